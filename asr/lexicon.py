@@ -131,7 +131,7 @@ _ATTRIBUTE = re.compile(r"^[a-z]+=")
 
 def parse_line(line: str, phones: PhoneSet, source: str = "", number: int = 0) -> Entry | None:
     """The entry of a line; None for an empty line or a comment. Raises ValueError saying what is wrong."""
-    line = _COMMENT.sub("", unicodedata.normalize("NFC", line)).rstrip()
+    line = _COMMENT.sub("", unicodedata.normalize("NFC", line)).rstrip(" \r\n")
     if not line.strip():
         return None
     word, tab, rest = line.partition("\t")

@@ -1,0 +1,1 @@
+"""The acoustic model: waveform -> features -> encoder -> log-probabilities over phones."""

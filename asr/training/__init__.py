@@ -1,0 +1,1 @@
+"""What the recipes share: data, alignment, optimiser, loop parts, language model estimation."""
