@@ -18,9 +18,7 @@ _WORD_END = "|"
 _LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")
 
 
-def pronounce(
-    words: Sequence[str], phones: PhoneSet, language: str = "en-us"
-) -> list[list[tuple[str, ...]]]:
+def pronounce(words: Sequence[str], phones: PhoneSet, language: str = "en-us") -> list[list[tuple[str, ...]]]:
     """For each word its pronunciations in `phones`, the likeliest first; none where espeak stays silent.
 
     `language` is any espeak-ng voice; sounds that `phones` lacks become their nearest phones.
@@ -37,15 +35,16 @@ def pronounce(
     return results
 
 
-def phonemize(texts: Sequence[str], language: str = "en-us") -> list[str]:
+def phonemize(texts: Sequence[str], language: str = "en-us", stress: bool = False) -> list[str]:
     """espeak-ng's reading of each text: phones between spaces, words ended by ' | '.
 
-    espeak joins some words ("of the"), so the number of words may be smaller than in the text.
+    With `stress` the marks ˈ and ˌ stand before the stressed vowels. espeak joins some words ("of the"),
+    so the number of words may be smaller than in the text.
     """
     from phonemizer.separator import Separator
 
     separator = Separator(phone=" ", word=f" {_WORD_END} ", syllable="")
-    backend = _backend(language)
+    backend = _backend(language, stress)
     # The backend drops empty texts from its answer: keep the places.
     kept = [i for i, text in enumerate(texts) if text.strip()]
     spoken = backend.phonemize([texts[i] for i in kept], separator=separator, strip=True, njobs=1)
@@ -64,7 +63,7 @@ def _speakable(word: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _backend(language: str) -> EspeakBackend:
+def _backend(language: str, stress: bool = False) -> EspeakBackend:
     import espeakng_loader
     from phonemizer.backend import EspeakBackend
     from phonemizer.backend.espeak.wrapper import EspeakWrapper
@@ -74,7 +73,7 @@ def _backend(language: str) -> EspeakBackend:
     logger = logging.getLogger("asr.g2p")
     logger.setLevel(logging.ERROR)
     try:
-        return EspeakBackend(language, with_stress=False, language_switch="keep-flags", logger=logger)
+        return EspeakBackend(language, with_stress=stress, language_switch="keep-flags", logger=logger)
     except RuntimeError:
         raise ValueError(
             f"espeak-ng has no language {language!r}; try en-us, en-gb, de, fr-fr, es, it, pt-br, ga, cmn, ja"
