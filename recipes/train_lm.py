@@ -1,0 +1,228 @@
+"""Estimate, mix and prune the word language model, and measure each step on held-out sentences.
+
+    python recipes/train_lm.py --data ~/phonebook-data --lexicon lexicon/en.txt \\
+        --out asr/pretrained/lm.arpa.xz
+
+One model for each text, interpolated modified Kneser-Ney (lmplz makes it where it is installed); the weights
+of the mixture minimise the mean log-perplexity over the held-out parts of all texts, each counting the same,
+so that no text suffers for another; entropy pruning makes the mixture small. One sentence in 200 is held out
+and stays out of the shipped model too. Other texts: --text FILE for each, one sentence a line.
+Takes four minutes and 3.1 GB on one core for 27 M words, a minute of it for xz.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from asr.training.kneser_ney import estimate, model_words
+from asr.training.lm_mix import mix
+from asr.training.lm_prune import prune
+from asr.training.lm_tables import NgramModel, read_arpa, write_arpa
+from asr.training.lm_text import Exclusion, frequent_words, is_held_out, lexicon_words, read_sentences
+
+TEXTS = ("text/novels.txt.xz", "text/modern.txt.xz")
+DEVELOPMENT = "*/dev.tsv"  # below --data: these sentences must not be in the model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    texts: tuple[Path, ...]
+    out: Path
+    exclude: tuple[Path, ...] = ()
+    lexicon: Path | None = None  # its words are the vocabulary; else those that occur twice
+    order: int = 3
+    max_ngrams: int = 3_000_000  # 0: keep all
+    decimals: int = 2  # of the log10 probabilities written
+    held_out_every: int = 200
+    use_lmplz: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """log10 P of the known words and sentence ends of a held-out text; its words, and the unknown ones."""
+
+    log_probs: np.ndarray
+    num_words: int
+    num_unknown: int
+
+    @property
+    def perplexity(self) -> float:
+        return float(10 ** -self.log_probs.mean())
+
+
+def training_sentences(path: Path, config: Config, exclusion: Exclusion) -> Iterator[str]:
+    for sentence in read_sentences(path):
+        if not is_held_out(sentence, config.held_out_every) and not exclusion(sentence):
+            yield sentence
+
+
+def estimate_with_lmplz(sentences: Iterator[str], vocabulary: Sequence[str], order: int) -> NgramModel:
+    with tempfile.TemporaryDirectory() as folder:
+        words, arpa = Path(folder) / "words.txt", Path(folder) / "lm.arpa"
+        words.write_text("\n".join(vocabulary), encoding="utf-8")
+        command = ["lmplz", "--order", str(order), "--temp_prefix", f"{folder}/", "--discount_fallback"]
+        command += ["--memory", "30%", "--limit_vocab_file", str(words), "--arpa", str(arpa)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            process.stdin.writelines(sentence + "\n" for sentence in sentences)
+            _, errors = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"lmplz failed:\n{errors}")
+        return read_arpa(arpa, model_words(vocabulary))
+
+
+def score(model: NgramModel, texts: Sequence[Sequence[str]], decimals: int) -> list[Scores]:
+    """What KenLM makes of the held-out texts with the model as it would be written."""
+    import kenlm
+
+    options = kenlm.Config()
+    options.show_progress = False
+    options.arpa_complain = kenlm.ARPALoadComplain.NONE
+    with tempfile.TemporaryDirectory() as folder:
+        write_arpa(model, f"{folder}/lm.arpa", decimals)
+        judge = kenlm.Model(f"{folder}/lm.arpa", options)
+    scores = []
+    for sentences in texts:
+        tokens = [token for sentence in sentences for token in judge.full_scores(sentence)]
+        known = np.array([log_prob for log_prob, _, unknown in tokens if not unknown])
+        num_words = len(tokens) - len(sentences)
+        scores.append(Scores(log_probs=known, num_words=num_words, num_unknown=len(tokens) - len(known)))
+    return scores
+
+
+def best_weights(scores: Sequence[Sequence[Scores]], iterations: int = 100) -> np.ndarray:
+    """float64 (models): the weights that minimise the mean over texts of the mixture's log-perplexity.
+
+    scores: for each model its scores of each text. By expectation maximisation: the aim is concave.
+    """
+    probs = [
+        10 ** np.stack(of_text) for of_text in zip(*([s.log_probs for s in m] for m in scores), strict=True)
+    ]
+    weights = np.full(len(scores), 1 / len(scores))
+    for _ in range(iterations):
+        shares = [(weights[:, None] * p / (weights @ p)).mean(axis=1) for p in probs]
+        weights = np.mean(shares, axis=0)
+    return weights / weights.sum()
+
+
+def mixture_perplexities(scores: Sequence[Sequence[Scores]], weights: np.ndarray) -> list[float]:
+    by_text = zip(*([s.log_probs for s in m] for m in scores), strict=True)
+    return [float(10 ** -np.log10(weights @ 10 ** np.stack(of_text)).mean()) for of_text in by_text]
+
+
+def size_of(model: NgramModel) -> str:
+    return " / ".join(f"{size:,}" for size in model.sizes)
+
+
+def main(config: Config) -> None:
+    start = time.perf_counter()
+
+    def tell(message: str) -> None:
+        print(f"[{time.perf_counter() - start:4.0f} s] {message}", file=sys.stderr)
+
+    def row(name: str, values: Sequence[float], rest: str = "") -> None:
+        mean = 10 ** np.log10(values).mean()
+        print(f"| {name} | {' | '.join(f'{value:.1f}' for value in (*values, mean))} | {rest} |", flush=True)
+
+    exclusion = Exclusion.read(config.exclude)
+    held_out = [[s for s in read_sentences(t) if is_held_out(s, config.held_out_every)] for t in config.texts]
+    if config.lexicon is not None:
+        vocabulary = lexicon_words(config.lexicon)
+    else:
+        vocabulary = frequent_words(training_sentences(t, config, exclusion) for t in config.texts)
+    tell(f"{len(vocabulary):,} words; held out {' and '.join(f'{len(s):,}' for s in held_out)} sentences")
+
+    names = [text.name.split(".")[0] for text in config.texts]
+    print(f"| model | {' | '.join(names)} | mean | n-grams |\n|{'---|' * (len(names) + 3)}")
+    lmplz = config.use_lmplz and shutil.which("lmplz") is not None
+    models, scores = [], []
+    for name, text in zip(names, config.texts, strict=True):
+        exclusion.dropped = 0
+        sentences = training_sentences(text, config, exclusion)
+        make = estimate_with_lmplz if lmplz else estimate
+        models.append(make(sentences, vocabulary, config.order))
+        scores.append(score(models[-1], held_out, decimals=6))
+        tell(f"{text}: {size_of(models[-1])} n-grams; {exclusion.dropped:,} forbidden sentences dropped")
+        row(f"{name} alone", [s.perplexity for s in scores[-1]], size_of(models[-1]))
+    unknown = " and ".join(f"{s.num_unknown / s.num_words:.3%} of {s.num_words:,}" for s in scores[0])
+
+    model = models[0]
+    if len(models) > 1:
+        if len(models) == 2:
+            for weight in np.arange(1, 10) / 10:
+                weights = np.array([weight, 1 - weight])
+                row(
+                    f"{weight:.1f} {names[0]} + {1 - weight:.1f} {names[1]}",
+                    mixture_perplexities(scores, weights),
+                )
+        weights = best_weights(scores)
+        model = mix(models, weights.tolist())
+        models.clear()
+        best = " + ".join(f"{weight:.3f} {name}" for weight, name in zip(weights, names, strict=True))
+        tell(f"mixed: {best}")
+        row(best, [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
+    if config.max_ngrams:
+        model = prune(model, config.max_ngrams)
+        tell(f"pruned: {size_of(model)}")
+        row("pruned", [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
+    write_arpa(model, config.out, config.decimals)
+    final = [s.perplexity for s in score(model, held_out, config.decimals)]
+    row(f"{config.out.name}, {config.decimals} decimals", final, f"{config.out.stat().st_size:,} bytes")
+    print(f"\nUnknown words held out: {unknown}.")
+    tell(f"wrote {config.out}")
+
+
+def cli(
+    out: Annotated[Path, typer.Option(help="the ARPA file to write; .gz and .xz compress it")],
+    data: Annotated[
+        Path | None, typer.Option(help="data folder: its two texts, less its dev sets' sentences")
+    ] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="a text, one sentence a line, plain, .gz or .xz")
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None, typer.Option(help="manifest or text that the model must not know")
+    ] = None,
+    lexicon: Annotated[Path | None, typer.Option(help="lexicon whose words are the vocabulary")] = None,
+    order: Annotated[int, typer.Option(min=2, max=5, help="words in the longest n-gram")] = Config.order,
+    max_ngrams: Annotated[
+        int, typer.Option(help="prune to so many n-grams in all; 0 keeps all")
+    ] = Config.max_ngrams,
+    decimals: Annotated[int, typer.Option(min=1, max=8, help="of the log10 probabilities")] = Config.decimals,
+    held_out_every: Annotated[
+        int, typer.Option(min=2, help="hold out one sentence in")
+    ] = Config.held_out_every,
+    lmplz: Annotated[bool, typer.Option(help="let lmplz estimate where it is installed")] = Config.use_lmplz,
+) -> None:
+    """Train a word n-gram model from text."""
+    texts = text or ([data / name for name in TEXTS] if data else [])
+    if not texts:
+        raise typer.BadParameter("give --data FOLDER or --text FILE")
+    main(
+        Config(
+            texts=tuple(texts),
+            out=out,
+            exclude=(*sorted(data.glob(DEVELOPMENT) if data else ()), *(exclude or ())),
+            lexicon=lexicon,
+            order=order,
+            max_ngrams=max_ngrams,
+            decimals=decimals,
+            held_out_every=held_out_every,
+            use_lmplz=lmplz,
+        )
+    )
+
+
+if __name__ == "__main__":
+    typer.run(cli)

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.training.kneser_ney import discounts, estimate, model_words
+from asr.training.lm_counts import count_ngrams
+from asr.training.lm_mix import mix
+from asr.training.lm_prune import prune, removal_costs
+from asr.training.lm_tables import NgramModel, read_arpa, write_arpa
+from asr.training.lm_text import Exclusion, frequent_words, is_held_out, lexicon_words, read_sentences
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def _module(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = _module(REPOSITORY / "tests" / "reference" / "kneser_ney.py")
+VOCABULARY = ["a", "b", "c", "d", "e", "f", "g"]
+EVENTS = ["<unk>", "</s>", *VOCABULARY, "never"]
+
+
+def _sentences(seed: int, weights: tuple[int, ...] = (9, 7, 5, 3, 2, 1, 1, 1), count: int = 300) -> list[str]:
+    rng = random.Random(seed)
+    words = [*VOCABULARY, "outsider"]
+    return [" ".join(rng.choices(words, weights, k=rng.randint(1, 9))) for _ in range(count)]
+
+
+def _estimate(seed: int, order: int, weights: tuple[int, ...] = (9, 7, 5, 3, 2, 1, 1, 1)) -> NgramModel:
+    return estimate(_sentences(seed, weights), [*VOCABULARY, "never"], order)
+
+
+def _ngrams(model: NgramModel) -> dict[tuple[str, ...], float]:
+    """n-gram -> probability, from the tables."""
+    texts: list[list[tuple[str, ...]]] = [[()]]
+    found: dict[tuple[str, ...], float] = {}
+    for n in range(1, model.order + 1):
+        rows = zip(model.contexts(n).tolist(), model.last_words(n).tolist(), strict=True)
+        texts.append([(*texts[-1][context], model.words[word]) for context, word in rows])
+        found |= dict(zip(texts[-1], model.tables[n - 1].prob.tolist(), strict=True))
+    return found
+
+
+def _kenlm(model: NgramModel, folder: Path, decimals: int = 8):
+    kenlm = pytest.importorskip("kenlm")
+    write_arpa(model, folder / "lm.arpa", decimals)
+    options = kenlm.Config()
+    options.show_progress = False
+    return kenlm.Model(str(folder / "lm.arpa"), options)
+
+
+def _kenlm_prob(judge, word: str, history: tuple[str, ...]) -> float:
+    import kenlm
+
+    state, after = kenlm.State(), kenlm.State()
+    judge.BeginSentenceWrite(state) if history[:1] == ("<s>",) else judge.NullContextWrite(state)
+    for old in history[history[:1] == ("<s>",) :]:
+        judge.BaseScore(state, old, after)
+        state, after = after, state
+    return 10 ** judge.BaseScore(state, word, after)
+
+
+@pytest.mark.parametrize("order", [2, 3, 4, 5])
+def test_estimate_equals_reference_in_kenlm(order: int, tmp_path: Path) -> None:
+    judge = _kenlm(_estimate(1, order), tmp_path)
+    slow = reference.ReferenceModel(_sentences(1), [*VOCABULARY, "never"], order)
+    rng = random.Random(order)
+    for _ in range(40):
+        words = rng.choices([*VOCABULARY, "never", "outsider"], k=rng.randint(0, 7))
+        scores = [log_prob for log_prob, _, _ in judge.full_scores(" ".join(words))]
+        history = ["<s>"]
+        for word, log_prob in zip([*words, "</s>"], scores, strict=True):
+            word = "<unk>" if word == "outsider" else word
+            assert log_prob == pytest.approx(math.log10(slow.prob(word, tuple(history))), abs=2e-6)
+            history.append(word)
+
+
+@pytest.mark.parametrize("max_ngrams", [0, 150])
+def test_probabilities_sum_to_one_in_kenlm(max_ngrams: int, tmp_path: Path) -> None:
+    model = mix([_estimate(1, 3), _estimate(2, 3, (1, 1, 2, 3, 5, 7, 9, 1))], [0.3, 0.7])
+    judge = _kenlm(prune(model, max_ngrams) if max_ngrams else model, tmp_path)
+    rng = random.Random(0)
+    for _ in range(30):
+        history = ("<s>", *rng.choices([*VOCABULARY, "never"], k=rng.randint(0, 3)))[rng.randint(0, 1) :]
+        assert sum(_kenlm_prob(judge, word, history) for word in EVENTS) == pytest.approx(1, abs=1e-5)
+
+
+def test_blocks_make_no_difference() -> None:
+    ids = {word: i for i, word in enumerate(model_words(VOCABULARY))}
+    for order in (1, 3, 5):
+        whole = count_ngrams(_sentences(3), ids, order)
+        blocks = count_ngrams(_sentences(3), ids, order, block_size=100)
+        assert np.array_equal(whole.ngrams, blocks.ngrams) and np.array_equal(whole.counts, blocks.counts)
+        assert whole.counts.sum() == sum(len(s.split()) + 1 for s in _sentences(3))
+
+
+def test_mixture_is_the_weighted_mean() -> None:
+    models = [_estimate(1, 3), _estimate(2, 3, (1, 1, 2, 3, 5, 7, 9, 1))]
+    backoffs = [reference.BackoffModel(_ngrams(model), EVENTS) for model in models]
+    mixed = _ngrams(mix(models, [0.3, 0.7]))
+    assert set(mixed) == set(_ngrams(models[0])) | set(_ngrams(models[1]))
+    for ngram, prob in mixed.items():
+        if ngram[-1] != "<s>":
+            first, second = (backoff.prob(ngram[-1], ngram[:-1]) for backoff in backoffs)
+            assert prob == pytest.approx(0.3 * first + 0.7 * second, rel=1e-9)
+
+
+def test_removal_cost_is_the_relative_entropy() -> None:
+    model = _estimate(1, 3)
+    probs = _ngrams(model)
+    full = reference.BackoffModel(probs, EVENTS)
+    trigrams = [ngram for ngram in probs if len(ngram) == 3]
+    history = model.tables[1].history[model.contexts(3)]
+    costs = removal_costs(model, 3)
+    assert costs.min() >= -1e-12
+    for row in random.Random(0).sample(range(len(trigrams)), 25):
+        without = {ngram: prob for ngram, prob in probs.items() if ngram != trigrams[row]}
+        divergence = full.divergence(reference.BackoffModel(without, EVENTS), trigrams[row][:2])
+        assert costs[row] == pytest.approx(history[row] * divergence, rel=1e-6, abs=1e-12)
+
+
+def test_pruning_keeps_the_size_the_words_and_the_parts() -> None:
+    model = _estimate(1, 4)
+    for size in (60, 200, 700):
+        pruned = prune(model, size)
+        kept, full = _ngrams(pruned), _ngrams(model)
+        assert size - 40 <= len(kept) <= size
+        assert all(kept[ngram] == full[ngram] for ngram in kept)
+        assert all(ngram[1:] in kept and ngram[:-1] in kept for ngram in kept if len(ngram) > 1)
+    assert prune(model, 10**6) is model
+    assert prune(model, 0).sizes == (len(model.words), 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["lm.arpa", "lm.arpa.gz", "lm.arpa.xz"])
+def test_arpa_comes_back(name: str, tmp_path: Path) -> None:
+    model = _estimate(1, 3)
+    write_arpa(model, tmp_path / name, 7)
+    back = read_arpa(tmp_path / name, model.words)
+    assert back.sizes == model.sizes
+    for mine, its in zip(model.tables, back.tables, strict=True):
+        assert np.array_equal(mine.keys, its.keys) and np.array_equal(mine.suffix, its.suffix)
+        listed = mine.prob > 0
+        assert np.allclose(mine.prob[listed], its.prob[listed], rtol=1e-6)
+        assert np.allclose(mine.backoff, its.backoff, rtol=1e-6)
+
+
+def test_bad_input_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no sentence"):
+        estimate([], VOCABULARY)
+    with pytest.raises(ValueError, match="repeats a word"):
+        estimate(["a b"], ["a", "<s>"])
+    with pytest.raises(ValueError, match="weight for each model"):
+        mix([_estimate(1, 2)], [0.5])
+    with pytest.raises(ValueError, match="share their words"):
+        mix([_estimate(1, 2), _estimate(1, 3)], [0.5, 0.5])
+    (tmp_path / "no.arpa").write_text("hello\n")
+    with pytest.raises(ValueError, match="not an ARPA file"):
+        read_arpa(tmp_path / "no.arpa", model_words(VOCABULARY))
+    write_arpa(_estimate(1, 2), tmp_path / "lm.arpa")
+    with pytest.raises(ValueError, match=r"lm\.arpa:\d+: unknown word"):
+        read_arpa(tmp_path / "lm.arpa", model_words(VOCABULARY[:3]))
+    (tmp_path / "dev.tsv").write_text("path\tduration\nx\t1\n")
+    with pytest.raises(ValueError, match="column 'text'"):
+        Exclusion.read([tmp_path / "dev.tsv"])
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(ValueError, match="UTF-8"):
+        list(read_sentences(tmp_path / "latin.txt"))
+
+
+def test_discounts_fall_back_on_small_texts() -> None:
+    assert discounts(np.array([1, 1, 2])).tolist() == [0, 0.5, 1, 1.5]
+    counts = np.repeat([1, 2, 3, 4], [100, 40, 20, 10])
+    y = 100 / 180
+    expected = [0, 1 - 2 * y * 0.4, 2 - 3 * y * 0.5, 3 - 4 * y * 0.5]
+    assert discounts(counts) == pytest.approx(expected)
+
+
+def test_sentences_are_normalised_and_forbidden_ones_found(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "IT'S OK MR 'TIS\n\nTwenty-one e-mails!\nA B C D E F G H\nB C D E F G\n", encoding="utf-8"
+    )
+    sentences = list(read_sentences(text))
+    assert sentences == ["it's okay mister tis", "twenty one e mails", "a b c d e f g h", "b c d e f g"]
+    (tmp_path / "dev.tsv").write_text("path\ttext\nx\tZ B C D E F G H Z\ny\tTWENTY ONE E MAILS\n")
+    exclusion = Exclusion.read([tmp_path / "dev.tsv"])
+    assert [s for s in sentences if exclusion(s)] == ["twenty one e mails", "a b c d e f g h"]
+    assert exclusion.dropped == 2
+    assert frequent_words([sentences], min_count=3) == ["e"]
+    (tmp_path / "en.txt").write_text("# words\nthe\tð ə\nthe\tð i\nNew York\tn uː  # two\n", encoding="utf-8")
+    assert lexicon_words(tmp_path / "en.txt") == ["the", "new", "york"]
+
+
+def test_held_out_share() -> None:
+    held_out = sum(is_held_out(f"sentence {i}", 200) for i in range(100_000))
+    assert 400 < held_out < 600
+
+
+def test_recipe_mixes_prunes_and_reports(tmp_path: Path) -> None:
+    for seed, name in ((1, "left"), (2, "right")):
+        weights = (9, 7, 5, 3, 2, 1, 1, 1)[:: 1 if seed == 1 else -1]
+        (tmp_path / f"{name}.txt").write_text("\n".join(_sentences(seed, weights, 2000)).upper() + "\n")
+    command = [
+        sys.executable,
+        str(REPOSITORY / "recipes" / "train_lm.py"),
+        "--out",
+        str(tmp_path / "lm.arpa.xz"),
+    ]
+    command += ["--text", str(tmp_path / "left.txt"), "--text", str(tmp_path / "right.txt"), "--no-lmplz"]
+    command += ["--held-out-every", "10", "--max-ngrams", "300"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    )
+    assert done.returncode == 0, done.stderr
+    rows = {
+        line.split("|")[1].strip(): line.split("|") for line in done.stdout.splitlines() if line[:1] == "|"
+    }
+    left, right, mixed = rows["left alone"], rows["right alone"], rows["0.5 left + 0.5 right"]
+    assert float(left[2]) < float(mixed[2]) < float(right[2])
+    assert float(right[3]) < float(mixed[3]) < float(left[3])
+    words = frequent_words([map(str.lower, _sentences(1))])
+    model = read_arpa(tmp_path / "lm.arpa.xz", model_words(sorted(words)))
+    assert 200 < sum(model.sizes) <= 300
+
+
+@pytest.mark.skipif(shutil.which("lmplz") is None, reason="lmplz is not installed")
+def test_agrees_with_lmplz(tmp_path: Path) -> None:
+    recipe = _module(REPOSITORY / "recipes" / "train_lm.py")
+    sentences = [s for s in _sentences(1) if "outsider" not in s]
+    own = estimate(sentences, VOCABULARY, 3)
+    its = recipe.estimate_with_lmplz(iter(sentences), VOCABULARY, 3)
+    assert own.sizes == its.sizes
+    for mine, other in zip(own.tables, its.tables, strict=True):
+        assert np.array_equal(mine.keys, other.keys)
+        assert np.allclose(mine.prob[mine.prob > 0], other.prob[mine.prob > 0], rtol=1e-5)
