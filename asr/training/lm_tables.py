@@ -238,10 +238,11 @@ def _sorted_table(
     prob, backoff = (10 ** np.array([row[i] for row in rows], np.float64) for i in (1, 2))
     if order == 1:
         # <unk> and the words that are not listed are equally unknown: they share its probability.
-        unseen = np.setdiff1d(np.arange(num_words), keys[keys != UNK])
+        unseen = np.setdiff1d(np.arange(num_words), [BOS, *keys[keys != UNK]])
         all_prob, all_backoff = np.ones(num_words), np.ones(num_words)
         all_prob[keys], all_backoff[keys] = prob, backoff
         all_prob[unseen] = prob[keys == UNK].sum() / len(unseen)
+        all_prob[BOS] = 0.0
         keys, prob, backoff = np.arange(num_words), all_prob, all_backoff
         suffix = np.zeros(num_words, np.int32)
     else:
