@@ -1,0 +1,96 @@
+"""A trained acoustic model on disk: model.safetensors, config.json and phones.txt in one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr.model.encoder import EncoderConfig, PhoneModel
+from asr.model.features import LogMel, normalize_features
+from asr.phones import PhoneSet
+
+EMBEDDED = Path(__file__).parents[1] / "pretrained"
+_WEIGHTS, _CONFIG, _PHONES = "model.safetensors", "config.json", "phones.txt"
+# Half a second: with less, an utterance's statistics mean nothing, so it is padded with silence.
+_SHORTEST = 8_000
+
+
+class AcousticModel:
+    """Waveforms to phone log-probabilities, ready for use on one device."""
+
+    def __init__(self, network: PhoneModel, phones: PhoneSet, device: torch.device) -> None:
+        self.phones = phones
+        self.device = device
+        self.frame_s = network.encoder.config.frame_s
+        self._features = LogMel().to(device).eval()
+        self._network = network.to(device).eval()
+        # bf16 where the hardware multiplies it; elsewhere it would only be slower.
+        self._half = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AMX" or _has_bf16()
+
+    @torch.inference_mode()
+    def log_probs(self, waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Mono float32 waveforms at 16 kHz of any lengths -> (batch, frames, tokens) float32, natural log, and
+        (batch,) int64 frames of each. Beyond an utterance's frames the values mean nothing."""
+        if not waveforms:
+            return torch.zeros(0, 0, len(self.phones)), torch.zeros(0, dtype=torch.int64)
+        samples = [torch.from_numpy(np.ascontiguousarray(w, np.float32)) for w in waveforms]
+        samples = [torch.nn.functional.pad(s, (0, max(0, _SHORTEST - len(s)))) for s in samples]
+        lengths = torch.tensor([len(s) for s in samples], device=self.device)
+        batch = pad_sequence(samples, batch_first=True).to(self.device)
+        features, frames = self._features(batch, lengths)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            return self._network(normalize_features(features, frames), frames)
+
+
+def _has_bf16() -> bool:
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and "avx512_bf16" in flags.read_text()
+
+
+def save_model(folder: Path, network: PhoneModel, phones: PhoneSet, dtype: torch.dtype = torch.float16) -> None:
+    """Write the encoder and CTC head (training heads stay out), configuration and phones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().to(dtype).contiguous() for k, v in network.state_dict().items() if not k.startswith("frame.")}
+    save_file(state, folder / _WEIGHTS)
+    config = json.dumps(dataclasses.asdict(network.encoder.config), indent=1)
+    (folder / _CONFIG).write_text(config + "\n", encoding="utf-8")
+    (folder / _PHONES).write_text("\n".join(phones.symbols) + "\n", encoding="utf-8")
+
+
+def load_model(path: str | Path | None = None, device: str | torch.device = "cpu") -> AcousticModel:
+    """The model in a folder, or the embedded one. Raises ValueError when the folder holds no model of ours."""
+    network, phones = load_network(path)
+    return AcousticModel(network, phones, torch.device(device))
+
+
+def load_network(path: str | Path | None = None) -> tuple[PhoneModel, PhoneSet]:
+    """The bare network, float32 on the CPU, and its phones. Raises ValueError as `load_model`."""
+    folder = Path(path) if path is not None else EMBEDDED
+    for name in (_WEIGHTS, _CONFIG, _PHONES):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder}: no acoustic model here ({name} is missing)")
+    try:
+        fields = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        config = EncoderConfig(**fields)
+        state = {k: v.float() for k, v in load_file(folder / _WEIGHTS).items()}
+    except (json.JSONDecodeError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: not a model that this version can read ({error})") from None
+    phones = PhoneSet.read(folder / _PHONES)
+    network = PhoneModel(config, len(phones))
+    if state.get("ctc.bias") is None or len(state["ctc.bias"]) != len(phones):
+        raise ValueError(f"{folder}: the weights do not belong to the {len(phones)} tokens of {_PHONES}")
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: weights and {_CONFIG} disagree ({str(error).splitlines()[0]})") from None
+    return network, phones

@@ -1,0 +1,130 @@
+"""The encoder: log-mel features to phone log-probabilities, 33 frames a second.
+
+A residual time-delay network: everything that costs time is a matrix product over channels-last arrays, which
+keeps the matrix units of a processor as busy as those of a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asr.model.features import FRAMES_PER_SECOND, NUM_MELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Sizes. `stride` feature frames make one encoder frame; a block sees `dilation` frames to each side."""
+
+    dim: int = 512
+    bottleneck: int = 256
+    stride: int = 3
+    dilations: tuple[int, ...] = (1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3)
+    statistics_after: tuple[int, ...] = (3,)
+    statistics_dim: int = 64
+
+    @property
+    def frame_s(self) -> float:
+        return self.stride / FRAMES_PER_SECOND
+
+
+class Encoder(nn.Module):
+    """Normalised log-mel features -> encoder frames (batch, frames, dim)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        # Each encoder frame sees its own `stride` feature frames and as many before and after.
+        self.stem = nn.Linear(3 * config.stride * NUM_MELS, config.dim)
+        self.blocks = nn.ModuleList(Block(config.dim, config.bottleneck, dilation) for dilation in config.dilations)
+        self.statistics = nn.ModuleDict(
+            {str(i): UtteranceStatistics(config.dim, config.statistics_dim) for i in config.statistics_after}
+        )
+        self.norm = nn.LayerNorm(config.dim)
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, feature frames, mels), zero beyond (batch,) lengths -> (batch, frames, dim), (batch,)."""
+        stride = self.config.stride
+        lengths = self.output_lengths(lengths)
+        frames = -(-features.shape[1] // stride)
+        padded = F.pad(features, (0, 0, stride, (frames + 1) * stride - features.shape[1]))
+        stacked = padded.reshape(len(features), frames + 2, stride * features.shape[2])
+        x = self.stem(torch.cat([stacked[:, :-2], stacked[:, 1:-1], stacked[:, 2:]], 2))
+        mask = (torch.arange(frames, device=x.device) < lengths[:, None]).unsqueeze(-1).to(x.dtype)
+        for i, block in enumerate(self.blocks):
+            x = block(x, mask)
+            if str(i + 1) in self.statistics:
+                x = self.statistics[str(i + 1)](x, mask)
+        return self.norm(x), lengths
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        """Encoder frames of that many feature frames."""
+        return torch.div(lengths + self.config.stride - 1, self.config.stride, rounding_mode="floor")
+
+
+class Block(nn.Module):
+    """x + linear(relu(dilated convolution(norm(x)))), with a bottleneck between the two."""
+
+    def __init__(self, dim: int, bottleneck: int, dilation: int) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.norm = nn.LayerNorm(dim)
+        # (bottleneck, 3 * dim): a plain matrix, for the optimiser as for the convolution.
+        self.taps = nn.Parameter(torch.empty(bottleneck, 3 * dim))
+        self.taps_bias = nn.Parameter(torch.zeros(bottleneck))
+        self.out = nn.Linear(bottleneck, dim)
+        nn.init.normal_(self.taps, std=(3 * dim) ** -0.5)
+        nn.init.normal_(self.out.weight, std=0.5 * bottleneck**-0.5)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, frames, dim), mask (batch, frames, 1) of ones and zeros -> (batch, frames, dim)."""
+        h = self.norm(x) * mask
+        # A 2-d convolution of height 1 in channels-last layout: no copy on the way in or out.
+        kernel = self.taps.view(len(self.taps), 1, 3, x.shape[2]).permute(0, 3, 1, 2)
+        h = F.conv2d(
+            h.transpose(1, 2).unsqueeze(2), kernel, self.taps_bias,
+            padding=(0, self.dilation), dilation=(1, self.dilation),
+        )  # fmt: skip
+        return x + self.out(F.relu(h.squeeze(2).transpose(1, 2)))
+
+
+class UtteranceStatistics(nn.Module):
+    """Mean and deviation of each channel over the utterance scale and shift all channels: who speaks, and where.
+
+    A squeeze-and-excitation (Hu et al. 2018) with the deviation beside the mean and a shift beside the scale.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(2 * dim, hidden)
+        self.excite = nn.Linear(hidden, 2 * dim)
+        nn.init.zeros_(self.excite.weight)
+        nn.init.zeros_(self.excite.bias)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(batch, frames, dim), mask (batch, frames, 1) -> (batch, frames, dim)."""
+        weights = (mask / mask.sum(1, keepdim=True).clamp_min(1)).float()
+        mean = (x.float() * weights).sum(1)
+        variance = (x.float().square() * weights).sum(1) - mean.square()
+        statistics = torch.cat([mean, (variance.clamp_min(0) + 1e-5).sqrt()], 1)
+        scale, shift = self.excite(F.relu(self.squeeze(statistics))).chunk(2, 1)
+        return x * (1 + scale).unsqueeze(1).to(x.dtype) + shift.unsqueeze(1).to(x.dtype)
+
+
+class PhoneModel(nn.Module):
+    """Encoder and CTC head; for training also heads that name the state of each frame and its neighbour phones."""
+
+    def __init__(self, config: EncoderConfig, num_tokens: int, auxiliary: bool = False) -> None:
+        super().__init__()
+        self.encoder = Encoder(config)
+        self.ctc = nn.Linear(config.dim, num_tokens)
+        self.frame = nn.Linear(config.dim, 3 * num_tokens + 2 * num_tokens) if auxiliary else None
+
+    def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised features and lengths -> log-probs float32 (batch, frames, tokens), natural log, and lengths."""
+        hidden, lengths = self.encoder(features, lengths)
+        return F.log_softmax(self.ctc(hidden).float(), 2), lengths

@@ -1,0 +1,78 @@
+"""Rooms and noises: what a recording would have been elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+import soundfile
+
+SAMPLE_RATE = 16_000
+_ROOM_PROBABILITY = 0.6
+_REAL_ROOM_PROBABILITY = 0.2
+_COLOURED_NOISE_PROBABILITY = 0.3
+_SNR_DB = (5.0, 30.0)
+_GAIN_DB = (-12.0, 6.0)
+
+
+def add_room_and_noise(waveform: np.ndarray, folder: Path, rng: np.random.Generator) -> np.ndarray:
+    """Float32 waveform (samples,) at 16 kHz -> the same length in a room, with a noise, at another level.
+
+    `folder` holds noise.tsv (path, duration, kind, licence): recorded noises and room impulse responses. Most rooms are
+    simulated (decaying noise after the direct sound), some noises are (1/f^a), so that none is learnt by heart.
+    """
+    noises, rooms = _library(folder)
+    if rng.random() < _ROOM_PROBABILITY:
+        real = rooms and rng.random() < _REAL_ROOM_PROBABILITY
+        room = rooms[rng.integers(len(rooms))] if real else simulated_room(rng)
+        waveform = scipy.signal.fftconvolve(waveform, room)[: len(waveform)]
+    if not noises or rng.random() < _COLOURED_NOISE_PROBABILITY:
+        noise = coloured_noise(len(waveform), rng)
+    else:
+        source = noises[rng.integers(len(noises))]
+        start = rng.integers(len(source))
+        noise = np.take(source, np.arange(start, start + len(waveform)), mode="wrap")
+    snr = rng.uniform(*_SNR_DB)
+    ratio = np.sqrt((np.square(waveform).mean() + 1e-9) / (np.square(noise).mean() + 1e-9)) * 10 ** (-snr / 20)
+    mixed = (waveform + ratio * noise) * 10 ** (rng.uniform(*_GAIN_DB) / 20)
+    return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
+
+
+def simulated_room(rng: np.random.Generator) -> np.ndarray:
+    """An impulse response: direct sound, then noise that decays by 60 dB in 0.1 to 0.6 s (Polack's model)."""
+    decay_s = rng.uniform(0.1, 0.6)
+    time_s = np.arange(int(decay_s * SAMPLE_RATE)) / SAMPLE_RATE
+    tail = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / decay_s)
+    # Sound takes a few milliseconds to the first wall.
+    tail[: int(rng.uniform(0.001, 0.008) * SAMPLE_RATE)] = 0
+    direct_to_reverberant = 10 ** (rng.uniform(0, 15) / 10)
+    tail *= np.sqrt(1 / (direct_to_reverberant * np.square(tail).sum() + 1e-9))
+    tail[0] = 1.0
+    return tail.astype(np.float32)
+
+
+def coloured_noise(num_samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Noise with a power spectrum of 1/f^a, a from 0 (white) to 2 (brown)."""
+    spectrum = np.fft.rfft(rng.standard_normal(num_samples))
+    frequency = np.maximum(np.arange(len(spectrum)), 1 + num_samples // 400)
+    return np.fft.irfft(spectrum / frequency ** (rng.uniform(0, 2) / 2), num_samples)
+
+
+@functools.lru_cache(maxsize=2)
+def _library(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    noises, rooms = [], []
+    with (folder / "noise.tsv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            sound, rate = soundfile.read(folder / row["path"], dtype="float32", always_2d=True)
+            sound = sound[:, 0]
+            if rate != SAMPLE_RATE:
+                sound = scipy.signal.resample_poly(sound, SAMPLE_RATE, rate)
+            if row["kind"] == "noise":
+                noises.append(sound)
+                continue
+            sound = sound[int(np.abs(sound).argmax()) :][: SAMPLE_RATE // 2]
+            rooms.append((sound / np.sqrt(np.square(sound).sum())).astype(np.float32))
+    return noises, rooms

@@ -1,0 +1,153 @@
+"""Batches of prepared speech: equal seconds of audio in each, lengths alike, augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr.model.features import NUM_MELS, normalize_features
+from asr.training.alignment import STATES_PER_PHONE
+from asr.training.prepared import Alignments, Prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """`versions` of the features and how often each is taken; SpecAugment (Park et al. 2019) with `mel_masks` masks of up to
+    `mel_width` mels and a mask of up to `time_width` feature frames for each `time_every` of them."""
+
+    seconds: float = 120.0
+    versions: tuple[tuple[str, float], ...] = (
+        ("1.00", 0.2), ("0.90", 0.2), ("1.10", 0.2), ("noisy-0.95", 0.2), ("noisy-1.05", 0.2),
+    )  # fmt: skip
+    mel_masks: int = 2
+    mel_width: int = 12
+    time_every: int = 150
+    time_width: int = 18
+    longest_s: float = 20.0
+    stride: int = 3
+    seed: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """`features` (batch, feature frames, mels) float32, normalised, zero beyond `lengths` (batch,).
+    `targets` (batch, phones) int64 and `target_lengths`. For each encoder frame `classes`, `left` and `right`:
+    state class, phone before and after, int64 (batch, frames), -1 beyond the end. `seconds` of audio, without padding."""
+
+    features: Tensor
+    lengths: Tensor
+    targets: Tensor
+    target_lengths: Tensor
+    classes: Tensor
+    left: Tensor
+    right: Tensor
+    seconds: float
+
+
+class BatchSource:
+    """All utterances that could be aligned, in batches. An epoch's batches depend on seed and epoch alone."""
+
+    def __init__(self, prepared: Prepared, alignments: Alignments, config: BatchConfig) -> None:
+        self.prepared, self.alignments, self.config = prepared, alignments, config
+        self.versions = [(name, p) for name, p in config.versions if name in prepared.features]
+        if not self.versions:
+            raise ValueError(f"none of the versions {[v for v, _ in config.versions]} was prepared")
+        self.starts = np.cumsum([0, *(self._length(i, "1.00") for i in range(len(prepared.utterances)))])
+        self.left, self.right = neighbours(alignments.classes, self.starts)
+        self.usable = np.array([i for i in range(len(prepared.utterances)) if self._fits(i)])
+
+    def _length(self, index: int, version: str) -> int:
+        first, last = self.prepared.utterances[index].spans[version]
+        return last - first
+
+    def _fits(self, index: int) -> bool:
+        targets = self.alignments.targets(index)
+        needed = len(targets) + int((targets[1:] == targets[:-1]).sum())
+        shortest = min(self._length(index, name) for name, _ in self.versions) // self.config.stride
+        return 0 < needed <= shortest and self._length(index, "1.00") <= self.config.longest_s * 100
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch in random order, after the first `skip`."""
+        rng = np.random.default_rng([self.config.seed, number])
+        names = [name for name, _ in self.versions]
+        shares = np.array([p for _, p in self.versions])
+        version = rng.choice(len(names), len(self.usable), p=shares / shares.sum())
+        lengths = np.array([self._length(i, names[v]) for i, v in zip(self.usable, version, strict=True)])
+        # Sorted by length, with some disorder so that batches differ from epoch to epoch.
+        order = np.argsort(lengths * rng.uniform(0.93, 1.07, len(lengths)), kind="stable")
+        groups: list[list[int]] = [[]]
+        longest = 0
+        for i in order:
+            longest = max(longest, lengths[i])
+            if groups[-1] and longest * (len(groups[-1]) + 1) > self.config.seconds * 100:
+                groups.append([])
+                longest = lengths[i]
+            groups[-1].append(i)
+        for k in rng.permutation(len(groups))[skip:]:
+            chosen = [(int(self.usable[i]), names[version[i]]) for i in groups[k]]
+            yield self._collate(chosen, np.random.default_rng([self.config.seed, number, int(k)]))
+
+    def _collate(self, chosen: list[tuple[int, str]], rng: np.random.Generator) -> Batch:
+        lengths = [self._length(i, version) for i, version in chosen]
+        stride = self.config.stride
+        frames = -(-max(lengths) // stride)
+        features = np.zeros((len(chosen), max(lengths), NUM_MELS), np.float32)
+        targets = [self.alignments.targets(i) for i, _ in chosen]
+        padded = np.zeros((len(chosen), max(map(len, targets))), np.int64)
+        labels = np.full((3, len(chosen), frames), -1, np.int64)
+        for row, (i, version) in enumerate(chosen):
+            features[row, : lengths[row]] = self.prepared.frames(i, version)
+            padded[row, : len(targets[row])] = targets[row]
+            # The frame of the original speed that is in the middle of each encoder frame.
+            source = ((np.arange(-(-lengths[row] // stride)) * stride + 1) * float(version.split("-")[-1])).round()
+            source = self.starts[i] + np.minimum(source.astype(np.int64), self._length(i, "1.00") - 1)
+            for kind, of_frame in enumerate((self.alignments.classes, self.left, self.right)):
+                labels[kind, row, : len(source)] = of_frame[source]
+        normal = normalize_features(torch.from_numpy(features), torch.tensor(lengths))
+        self._mask(normal, lengths, rng)
+        return Batch(
+            features=normal,
+            lengths=torch.tensor(lengths),
+            targets=torch.from_numpy(padded),
+            target_lengths=torch.tensor([len(t) for t in targets]),
+            classes=torch.from_numpy(labels[0]),
+            left=torch.from_numpy(labels[1]),
+            right=torch.from_numpy(labels[2]),
+            seconds=sum(lengths) / 100,
+        )
+
+    def _mask(self, features: Tensor, lengths: list[int], rng: np.random.Generator) -> None:
+        """SpecAugment in place; normalised features have mean 0, so a mask is 0."""
+        config = self.config
+        for row, length in enumerate(lengths):
+            for _ in range(config.mel_masks):
+                width = int(rng.integers(config.mel_width + 1))
+                first = int(rng.integers(NUM_MELS - width + 1))
+                features[row, :, first : first + width] = 0
+            for _ in range(max(1, length // config.time_every)):
+                width = int(rng.integers(config.time_width + 1))
+                first = int(rng.integers(max(1, length - width)))
+                features[row, first : first + width] = 0
+
+
+def neighbours(classes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each frame the phone id before and after its own phone (0 at the ends of an utterance), uint8.
+
+    `classes` (frames,) of all utterances, which begin at `starts` (the last one is the end).
+    """
+    if not len(classes):
+        return classes, classes
+    phone, state = classes // STATES_PER_PHONE, classes % STATES_PER_PHONE
+    begins = np.ones(len(classes), bool)
+    begins[1:] = (phone[1:] != phone[:-1]) | (state[1:] < state[:-1])
+    begins[starts[:-1]] = True
+    segment = np.cumsum(begins) - 1
+    phones = phone[begins]
+    first = np.isin(np.flatnonzero(begins), starts[:-1])
+    before = np.where(first, 0, np.roll(phones, 1))
+    after = np.where(np.roll(first, -1), 0, np.roll(phones, -1))
+    return before[segment].astype(np.uint8), after[segment].astype(np.uint8)

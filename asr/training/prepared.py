@@ -1,0 +1,84 @@
+"""The flat files that recipes/prepare.py and recipes/align.py write, mapped into memory."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asr.model.features import NUM_MELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedUtterance:
+    """An utterance and its frame spans, by the name of the version: '1.00', '0.90', 'noisy', ..."""
+
+    id: str
+    set: str
+    speaker: str
+    text: str
+    spans: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Utterances and their features (frames, mels) float16 by version."""
+
+    utterances: tuple[PreparedUtterance, ...]
+    features: dict[str, np.ndarray]
+
+    @classmethod
+    def open(cls, folder: Path) -> Prepared:
+        """Raises ValueError when `folder` was not made by recipes/prepare.py."""
+        table = folder / "utterances.tsv"
+        if not table.exists():
+            raise ValueError(f"{folder}: no utterances.tsv: run recipes/prepare.py --out {folder} first")
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        names = [name for name in (rows[0] if rows else {}) if name not in ("id", "set", "speaker", "text")]
+        utterances = tuple(
+            PreparedUtterance(
+                id=row["id"], set=row["set"], speaker=row["speaker"], text=row["text"],
+                spans={name: _span(row[name]) for name in names},
+            )
+            for row in rows
+        )  # fmt: skip
+        features = {
+            name: np.memmap(folder / f"features-{name}.raw", np.float16, "r").reshape(-1, NUM_MELS) for name in names
+        }
+        return cls(utterances, features)
+
+    def frames(self, index: int, version: str = "1.00") -> np.ndarray:
+        first, last = self.utterances[index].spans[version]
+        return self.features[version][first:last]
+
+
+def _span(text: str) -> tuple[int, int]:
+    first, last = text.split(":")
+    return int(first), int(last)
+
+
+@dataclass(frozen=True)
+class Alignments:
+    """For each utterance of a Prepared folder, in its order: the chosen phones and the class of each frame.
+
+    `phones`: int16, all utterances one after the other; those of utterance i are phones[offsets[i]:offsets[i+1]]
+    (none where it could not be aligned). `classes`: uint8 (frames of version 1.00), 3 * phone id + state, silence 0-2.
+    """
+
+    phones: np.ndarray
+    offsets: np.ndarray
+    classes: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> Alignments:
+        with np.load(path) as file:
+            return cls(file["phones"], file["offsets"], file["classes"])
+
+    def save(self, path: Path) -> None:
+        np.savez(path, phones=self.phones, offsets=self.offsets, classes=self.classes)
+
+    def targets(self, index: int) -> np.ndarray:
+        return self.phones[self.offsets[index] : self.offsets[index + 1]]

@@ -1,0 +1,231 @@
+"""Train the phone recogniser on prepared and aligned speech.
+
+    export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296  # glibc: keep memory between steps
+    python recipes/finetune.py --prepared work/prepared --development work/prepared-dev --out runs/first --hours 400
+
+CTC on the phones that the alignment chose among the lexicon's pronunciations; beside it, with a falling weight, the
+class of every frame and the phones before and after it, which tell the young network where each sound is. Muon
+(Jordan et al. 2024) on the matrices, AdamW on the rest, linear decay, an exponential average of the weights.
+
+`--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is given again; `--out` then
+holds `last.pt` (everything needed to go on) and `average/` (the averaged model, ready for `asr --model`).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+
+from asr.model.checkpoint import load_network, save_model
+from asr.model.encoder import EncoderConfig, PhoneModel
+from asr.phones import PhoneSet
+from asr.training.batches import Batch, BatchConfig, BatchSource
+from asr.training.prepared import Alignments, Prepared
+from asr.training.progress import Judge
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    prepared: Path
+    out: Path
+    development: Path | None = None
+    init: Path | None = None  # a model to start from, else random numbers
+    hours: float = 400.0  # of audio passed in all
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    muon_rate: float = 0.02
+    adam_rate: float = 1.5e-3
+    warmup_steps: int = 200
+    frame_weight: tuple[float, float] = (1.0, 0.2)  # at the beginning, at the end
+    clip: float = 5.0
+    average_decay: float = 0.999
+    save_every_s: float = 60.0
+    judge_every_hours: float = 25.0
+    threads: int = 1
+    seed: int = 1
+
+
+def main(config: Config) -> None:
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
+    prepared = Prepared.open(config.prepared)
+    source = BatchSource(prepared, Alignments.open(config.prepared / "alignments.npz"), config.batch)
+    judge = Judge.open(config.development, phones) if config.development else None
+    run = Run(config, phones)
+    print(f"{len(source.usable):,} utterances, {run.num_parameters / 1e6:.2f} M parameters", file=sys.stderr)
+
+    saved = judged = time.monotonic()
+    judged_hours = run.hours
+    while run.hours < config.hours:
+        for batch in source.epoch(run.epoch, skip=run.batch):
+            losses = run.step(batch)
+            now = time.monotonic()
+            if run.steps % 50 == 0:
+                run.report(losses)
+            if now - saved > config.save_every_s:
+                run.save()
+                saved = now
+            if judge is not None and run.hours - judged_hours >= config.judge_every_hours:
+                run.judge(judge)
+                judged_hours = run.hours
+            if run.hours >= config.hours:
+                break
+        else:
+            run.epoch, run.batch = run.epoch + 1, 0
+    run.save()
+    if judge is not None:
+        run.judge(judge)
+
+
+class Run:
+    """Network, optimisers and counters: all that `last.pt` holds."""
+
+    def __init__(self, config: Config, phones: PhoneSet) -> None:
+        self.config, self.phones = config, phones
+        self.network = PhoneModel(config.encoder, len(phones), auxiliary=True)
+        if config.init is not None:
+            self.network.load_state_dict(load_network(config.init)[0].state_dict(), strict=False)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.num_parameters = sum(p.numel() for p in self.network.parameters())
+        blocks = [p for p in self.network.encoder.blocks.parameters() if p.ndim == 2]
+        inside = {id(p) for p in blocks}
+        rest = [p for p in self.network.parameters() if id(p) not in inside]
+        # weight decay is small: the learning rate falls to zero and the data are few.
+        self.optimizers = [
+            torch.optim.Muon(blocks, lr=config.muon_rate, momentum=0.95, weight_decay=0.01),
+            torch.optim.AdamW(rest, lr=config.adam_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
+        self.rates = [config.muon_rate, config.adam_rate]
+        self.steps = self.epoch = self.batch = 0
+        self.hours = 0.0
+        self.began, self.began_hours = time.monotonic(), 0.0
+        if (config.out / "last.pt").exists():
+            self._load()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        return min(1.0, self.hours / self.config.hours)
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        config = self.config
+        factor = min(1.0, (self.steps + 1) / config.warmup_steps) * max(1e-3, 1.0 - self.progress)
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        first, last = config.frame_weight
+        ctc, frame = losses_of(self.network, batch)
+        loss = ctc + (first + (last - first) * self.progress) * frame
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        if torch.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        self.network.zero_grad(set_to_none=True)
+        decay = min(config.average_decay, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        self.steps, self.batch, self.hours = self.steps + 1, self.batch + 1, self.hours + batch.seconds / 3600
+        return {"ctc": ctc.item(), "frame": frame.item(), "norm": norm.item(), "rate": factor}
+
+    def report(self, losses: dict[str, float]) -> None:
+        passed = self.hours - self.began_hours
+        speed = passed * 3600 / max(time.monotonic() - self.began, 1e-9)
+        left_min = (self.config.hours - self.hours) / max(speed, 1e-9) * 60
+        values = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        print(
+            f"step {self.steps}  {self.hours:.1f} of {self.config.hours:.0f} h  {values}  "
+            f"{speed:.0f} h/h  {left_min:.0f} min left",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    def judge(self, judge: Judge) -> None:
+        rates = judge.phone_error_rates(self.average)
+        line = {"hours": round(self.hours, 1), "steps": self.steps, "per": {k: round(v, 4) for k, v in rates.items()}}
+        print(json.dumps(line), file=sys.stderr, flush=True)
+        with (self.config.out / "judged.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def save(self) -> None:
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "counters": (self.steps, self.epoch, self.batch, self.hours),
+            "config": json.dumps(asdict(self.config), default=str),
+        }
+        torch.save(state, self.config.out / "last.tmp")
+        os.replace(self.config.out / "last.tmp", self.config.out / "last.pt")
+        save_model(self.config.out / "average", self.average, self.phones)
+
+    def _load(self) -> None:
+        state = torch.load(self.config.out / "last.pt", map_location="cpu", weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.steps, self.epoch, self.batch, self.hours = state["counters"]
+        self.began_hours = self.hours
+        print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
+
+
+def losses_of(network: PhoneModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    """CTC a phone, and cross-entropy a frame summed over the three frame labels."""
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, lengths = network.encoder(batch.features, batch.lengths)
+        logits = network.ctc(hidden).float()
+        assert network.frame is not None
+        frame = network.frame(hidden).float()
+    ctc = F.ctc_loss(
+        F.log_softmax(logits, 2).transpose(0, 1), batch.targets, lengths, batch.target_lengths,
+        reduction="sum", zero_infinity=True,
+    ) / batch.target_lengths.sum()  # fmt: skip
+    num_tokens = logits.shape[2]
+    parts = frame.split([3 * num_tokens, num_tokens, num_tokens], 2)
+    labels = (batch.classes, batch.left, batch.right)
+    weights = (1.0, 0.3, 0.3)  # the neighbours are a means, the class is the end
+    cross = sum(
+        (
+            w * F.cross_entropy(part.flatten(0, 1), label.flatten(), ignore_index=-1)
+            for w, part, label in zip(weights, parts, labels, strict=True)
+        ),
+        start=torch.zeros(()),
+    )  # fmt: skip
+    return ctc, cross
+
+
+def cli(
+    prepared: Annotated[Path, typer.Option(help="features and alignments")],
+    out: Annotated[Path, typer.Option(help="the run's folder; an interrupted run there goes on")],
+    development: Annotated[Path | None, typer.Option(help="prepared development sets, to watch the PER")] = None,
+    init: Annotated[Path | None, typer.Option(help="a model folder to start from")] = None,
+    hours: Annotated[float, typer.Option(help="audio to pass through the network, in hours")] = Config.hours,
+    muon_rate: Annotated[float, typer.Option(help="learning rate of the blocks' matrices")] = Config.muon_rate,
+    adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
+    threads: Annotated[int, typer.Option(help="processor threads")] = Config.threads,
+    seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
+) -> None:
+    """Train a phone recogniser."""
+    main(
+        Config(
+            prepared=prepared, out=out, development=development, init=init, hours=hours, muon_rate=muon_rate,
+            adam_rate=adam_rate, threads=threads, seed=seed, batch=BatchConfig(seed=seed),
+        )
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    typer.run(cli)
