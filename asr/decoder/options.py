@@ -1,0 +1,34 @@
+"""What a user may turn on the decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderOptions:
+    """Scores are natural logs.
+
+    A token survives a frame if it is within `beam_threshold` of the best one and among the `beam_size` best.
+    A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does not know scores
+    `unknown_word_score` there. Frames whose blank is likelier than `blank_skip_threshold` are passed in one step.
+    """
+
+    beam_size: int = 1000
+    beam_threshold: float = 14.0
+    lm_weight: float = 0.8
+    word_score: float = 1.0
+    unknown_word_score: float = -9.0
+    blank_skip_threshold: float = 0.999
+    nbest: int = 1
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.beam_size < 1:
+            raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
+        if self.beam_threshold <= 0:
+            raise ValueError(f"beam_threshold must be above 0, not {self.beam_threshold}")
+        if self.nbest < 1:
+            raise ValueError(f"nbest must be at least 1, not {self.nbest}")
+        if not 0 < self.blank_skip_threshold <= 1:
+            raise ValueError(f"blank_skip_threshold must be in (0, 1], not {self.blank_skip_threshold}")
