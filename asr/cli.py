@@ -1,0 +1,221 @@
+"""The command line. A command reads its options, calls one function of the library and prints.
+
+Everything heavy is imported inside the commands, so that help and errors come at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+import asr
+
+if TYPE_CHECKING:
+    from asr.transcribe import Recognizer
+
+app = typer.Typer(
+    help="Speech recognition whose vocabulary is a text file.", no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+LexiconOption = Annotated[list[Path] | None, typer.Option("--lexicon", help="lexicon file to add (repeatable)")]
+WordsOption = Annotated[str | None, typer.Option("--words", help='words to add, "NAME, NAME", pronounced as spelt')]
+LmOption = Annotated[Path | None, typer.Option("--lm", help="ARPA language model (plain, .gz, .xz)")]
+ModelOption = Annotated[Path | None, typer.Option("--model", help="folder of an acoustic model")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+BeamOption = Annotated[int, typer.Option("--beam-size", help="most hypotheses alive at a time", min=1)]
+UserOption = Annotated[bool, typer.Option("--user-lexicon/--no-user-lexicon", help="use your own words (user.txt)")]
+
+
+def main() -> None:
+    """Run the command line: an expected error is a line on stderr and exit status 2."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def fail(message: str) -> NoReturn:
+    print(f"asr: {message}", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+@app.callback(invoke_without_command=True)
+def callback(version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
+    if version:
+        print(asr.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def transcribe(
+    path: Annotated[list[str], typer.Argument(help="files, folders, globs, or - for stdin")],
+    lexicon: LexiconOption = None,
+    words: WordsOption = None,
+    lm: LmOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    format: Annotated[str, typer.Option("--format", help="txt or json")] = "txt",
+    output_dir: Annotated[Path | None, typer.Option("--output-dir", help="a file for each recording goes here")] = None,
+    beam_size: BeamOption = 1000,
+    nbest: Annotated[int, typer.Option("--nbest", help="print the N best texts with scores", min=1)] = 1,
+    user_lexicon: UserOption = True,
+) -> None:
+    """Write down what is said in recordings."""
+    if format not in ("txt", "json"):
+        fail(f"--format {format}: take txt or json")
+    from asr import audio, formats
+
+    files, errors = audio.find(path)
+    for error in errors:
+        print(f"asr: {error}", file=sys.stderr)
+    if not files:
+        raise typer.Exit(2)
+    with one_line_errors():
+        recognizer = _load(lexicon, words, lm, model, device, beam_size, nbest, user_lexicon)
+        if output_dir is not None:
+            output_dir.mkdir(parents=True, exist_ok=True)
+        from asr.transcribe import Failure
+
+        failed = bool(errors)
+        finished = []
+        several = len(files) > 1
+        with _progress(len(files)) as advance:
+            for result in recognizer.stream(files):
+                advance()
+                if isinstance(result, Failure):
+                    print(f"asr: {result.reason}", file=sys.stderr)
+                    failed = True
+                    continue
+                text = formats.as_json([result]) if format == "json" else formats.txt([result], nbest > 1)
+                if output_dir is not None:
+                    name = "stdin" if result.path == "-" else Path(result.path).stem
+                    (output_dir / f"{name}.{format}").write_text(text + "\n", encoding="utf-8")
+                elif format == "json":
+                    finished.append(result)
+                else:
+                    for line in text.split("\n"):
+                        print(f"{result.path}\t{line}" if several else line, flush=True)
+        if format == "json" and output_dir is None:
+            print(formats.as_json(finished))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    manifest: Annotated[list[Path], typer.Argument(help="TSV or jsonl with path and text")],
+    lexicon: LexiconOption = None,
+    words: WordsOption = None,
+    lm: LmOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    beam_size: BeamOption = 1000,
+    recall: Annotated[Path | None, typer.Option("--recall", help="words (one a line) whose recall to print")] = None,
+    limit: Annotated[int, typer.Option("--limit", help="only the first N utterances", min=0)] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers (rates as fractions)")] = None,
+    user_lexicon: UserOption = True,
+) -> None:
+    """Word and phone error rates on transcribed recordings."""
+    import json
+
+    from asr.manifest import read_manifest
+    from asr.text import normalize
+
+    with one_line_errors():
+        utterances = [u for file in manifest for u in read_manifest(file)]
+        chosen = set()
+        if recall is not None:
+            chosen = {normalize(line) for line in recall.read_text(encoding="utf-8").splitlines() if normalize(line)}
+        recognizer = _load(lexicon, words, lm, model, device, beam_size, 1, user_lexicon)
+        from asr.evaluate import evaluate as run
+
+        result = run(recognizer, utterances[:limit] if limit else utterances, chosen or None)
+        for failure in result.failures:
+            print(f"asr: {failure.reason}", file=sys.stderr)
+        low, high = result.interval
+        print(f"WER    {result.words.rate:7.2%}  ({low:.2%} to {high:.2%}, 95 % bootstrap over utterances)")
+        print(f"PER    {result.phones.rate:7.2%}  (greedy, {result.phones.total} phones)")
+        print(f"RTFx   {result.rtfx:7.1f}  ({result.seconds:.0f} s of audio in {result.wall_s:.1f} s)")
+        if result.recall is not None:
+            found = result.recall
+            print(f"recall {found.rate:7.2%}  ({found.found} of {found.said}, {found.false} false)")
+        print(f"{len(result.scored)} utterances, {result.words.total} words; most frequent errors:")
+        for (said, heard), count in result.confusions():
+            print(f"  {count:4d}  {said or '(nothing)'} -> {heard or '(nothing)'}")
+        print("worst utterances:")
+        for item in sorted(result.scored, key=lambda s: -s.errors.errors)[:5]:
+            print(f"  {item.path}\n    said:  {item.reference}\n    heard: {item.heard}")
+        if json_file is not None:
+            json_file.write_text(json.dumps(result.as_dict(), indent=1) + "\n", encoding="utf-8")
+    if result.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="what to say")],
+    path: Annotated[Path, typer.Argument(help="sound file to write (.wav, .flac, .ogg)")],
+    voice: Annotated[str, typer.Option("--voice", help="espeak-ng voice")] = "en-us",
+    speed: Annotated[int, typer.Option("--speed", help="words per minute", min=80, max=450)] = 150,
+) -> None:
+    """Speak a text with espeak-ng, to have something to transcribe."""
+    from asr.say import say as speak
+
+    with one_line_errors():
+        seconds = speak(text, path, voice, speed)
+    print(f"{path}: {seconds:.1f} s", file=sys.stderr)
+
+
+def _load(
+    lexicon: list[Path] | None, words: str | None, lm: Path | None, model: Path | None, device: str, beam_size: int,
+    nbest: int, user_lexicon: bool,
+) -> Recognizer:  # fmt: skip
+    from asr.decoder import DecoderOptions
+    from asr.transcribe import Recognizer
+
+    recognizer = Recognizer.load(
+        model=model,
+        lexicon=lexicon or [],
+        words=[word.strip() for word in (words or "").split(",") if word.strip()],
+        lm=lm,
+        device=device,
+        options=DecoderOptions(beam_size=beam_size, nbest=nbest),
+        user_lexicon=user_lexicon,
+    )
+    for note in recognizer.lexicon.notes:
+        print(f"asr: {note}", file=sys.stderr)
+    return recognizer
+
+
+@contextmanager
+def _progress(total: int):  # type: ignore[no-untyped-def]
+    """A bar on stderr where somebody can see it."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task("transcribing", total=total)
+        yield lambda: bar.advance(task)
+
+
+if __name__ == "__main__":
+    main()

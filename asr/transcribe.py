@@ -1,0 +1,236 @@
+"""The whole path: recordings in, transcripts out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from asr import audio, paths
+from asr.audio import AudioError, Segment
+from asr.decoder import Decoder, DecoderOptions, NgramModel, greedy
+from asr.lexicon import G2p, Lexicon
+from asr.types import Emissions, Hypothesis, Transcript, Word
+
+if TYPE_CHECKING:
+    from asr.model.checkpoint import AcousticModel
+
+_BATCH_S = 120.0  # of audio that the encoder sees at once
+_GROUP_S = 900.0  # of audio that is read before it is sorted by length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A recording that could not be transcribed, and why, in a line."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recording:
+    path: str
+    duration_s: float
+    waveform: np.ndarray
+    segments: list[Segment]
+
+
+class Recognizer:
+    """An acoustic model, a lexicon and a language model, ready to transcribe."""
+
+    def __init__(self, model: AcousticModel, lexicon: Lexicon, lm: NgramModel | None, options: DecoderOptions) -> None:
+        self.model, self.lexicon = model, lexicon
+        self.decoder = Decoder(lexicon, lm, model.phones, options)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        model: str | Path | None = None,
+        lexicon: Sequence[str | Path] = (),
+        words: Sequence[str] = (),
+        lm: str | Path | None = None,
+        device: str = "auto",
+        options: DecoderOptions | None = None,
+        user_lexicon: bool = True,
+    ) -> Recognizer:
+        """The embedded model and language model unless others are named; the base lexicon, the user's, then `lexicon` files
+        and `words`, whose pronunciations G2P guesses.
+
+        Raises ValueError (LexiconError for bad lexicon lines) and OSError, each in words for the user.
+        """
+        from asr.model.checkpoint import load_model
+
+        acoustic = load_model(model, choose_device(device))
+        files = [paths.base_lexicon()]
+        if user_lexicon and paths.user_lexicon().is_file():
+            files.append(paths.user_lexicon())
+        files += [Path(f) for f in lexicon]
+        for file in files:
+            if not file.is_file():
+                raise ValueError(f"{file}: no such lexicon file")
+        g2p: G2p = partial(_pronounce, acoustic)
+        stacked = Lexicon.read(files, acoustic.phones, g2p)
+        if words:
+            stacked += Lexicon.from_words(words, g2p)
+        if lm is not None and not Path(lm).is_file():
+            raise ValueError(f"{lm}: no such language model file")
+        return cls(acoustic, stacked, NgramModel.read(lm or paths.language_model()), options or DecoderOptions())
+
+    def transcribe(self, recordings: Sequence[str | Path]) -> list[Transcript]:
+        """Transcripts of the files in their order. Raises AudioError at the first that cannot be read."""
+        results = []
+        for result in self.stream(recordings):
+            if isinstance(result, Failure):
+                raise AudioError(result.reason)
+            results.append(result)
+        return results
+
+    def stream(
+        self, recordings: Sequence[str | Path], progress: Callable[[float], None] = lambda seconds: None
+    ) -> Iterator[Transcript | Failure]:
+        """Like `transcribe`, one result after the other in order; a file that cannot be read gives a Failure.
+
+        `progress` is told the seconds of audio that are done."""
+        for group in _groups(recordings):
+            read = [r for r in group if isinstance(r, _Recording)]
+            hypotheses = self._decode(read, progress)
+            found = iter([self._transcript(r, h) for r, h in zip(read, hypotheses, strict=True)])
+            for result in group:
+                yield result if isinstance(result, Failure) else next(found)
+
+    def transcribe_waveform(self, waveform: np.ndarray) -> Transcript:
+        """Mono float32 at 16 kHz -> its transcript."""
+        recording = _Recording(
+            path="", duration_s=len(waveform) / audio.SAMPLE_RATE, waveform=waveform, segments=audio.cut(waveform)
+        )
+        return self._transcript(recording, self._decode([recording])[0])
+
+    def emissions(self, waveform: np.ndarray) -> Emissions:
+        """Mono float32 at 16 kHz -> phone log-probabilities."""
+        log_probs, lengths = self.model.log_probs([waveform])
+        return Emissions(log_probs=log_probs[0, : int(lengths[0])].cpu().numpy(), frame_s=self.model.frame_s)
+
+    def heard_phones(self, waveform: np.ndarray) -> tuple[str, ...]:
+        """What is heard without lexicon and language model."""
+        log_probs, lengths = self.model.log_probs([waveform])
+        return greedy(log_probs, lengths, self.model.phones)[0]
+
+    def _decode(
+        self, recordings: Sequence[_Recording], progress: Callable[[float], None] = lambda seconds: None
+    ) -> list[list[list[Hypothesis]]]:
+        """For each recording, for each of its segments, the hypotheses; segments of like length go together."""
+        pieces = [(i, k) for i, r in enumerate(recordings) for k in range(len(r.segments))]
+        pieces.sort(key=lambda p: _length(recordings[p[0]].segments[p[1]]))
+        results: list[list[list[Hypothesis]]] = [[[] for _ in r.segments] for r in recordings]
+        for batch in _batches(pieces, lambda p: _length(recordings[p[0]].segments[p[1]]) / audio.SAMPLE_RATE):
+            waveforms = [
+                recordings[i].waveform[recordings[i].segments[k].start : recordings[i].segments[k].end] for i, k in batch
+            ]
+            log_probs, lengths = self.model.log_probs(waveforms)
+            for (i, k), found in zip(batch, self.decoder.decode(log_probs, lengths), strict=True):
+                results[i][k] = found
+            progress(sum(map(len, waveforms)) / audio.SAMPLE_RATE)
+        return results
+
+    def _transcript(self, recording: _Recording, found: list[list[Hypothesis]]) -> Transcript:
+        words: list[Word] = []
+        for segment, hypotheses in zip(recording.segments, found, strict=True):
+            words += self._words(hypotheses[0], segment.start / audio.SAMPLE_RATE)
+        alternatives: tuple[tuple[str, float], ...] = ()
+        if self.decoder.options.nbest > 1:
+            alternatives = _combine(found, self.decoder.options.nbest)
+        return Transcript(
+            path=recording.path,
+            text=" ".join(word.text for word in words),
+            duration_s=recording.duration_s,
+            words=tuple(words),
+            score=sum(hypotheses[0].score for hypotheses in found),
+            alternatives=alternatives,
+        )
+
+    def _words(self, hypothesis: Hypothesis, offset_s: float) -> Iterator[Word]:
+        first = 0
+        for text, last in zip(hypothesis.words, hypothesis.word_ends, strict=True):
+            frames = hypothesis.token_frames[first:last]
+            yield Word(
+                text=text,
+                start_s=round(offset_s + frames[0] * self.model.frame_s, 3),
+                # CTC says where a phone begins, not how long it lasts: a word ends a frame after its last phone's.
+                end_s=round(offset_s + (frames[-1] + 1) * self.model.frame_s, 3),
+                phones=tuple(self.model.phones.symbols[t] for t in hypothesis.token_ids[first:last]),
+            )
+            first = last
+
+
+def choose_device(name: str) -> str:
+    """'auto', 'cpu' or 'cuda' -> the device to use. Raises ValueError."""
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"unknown device {name!r}: take auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no CUDA device is available here; use --device cpu")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _pronounce(model: AcousticModel, words: Sequence[str]) -> list[list[tuple[str, ...]]]:
+    from asr.g2p import pronounce
+
+    return pronounce(words, model.phones)
+
+
+def _groups(recordings: Sequence[str | Path]) -> Iterator[list[_Recording | Failure]]:
+    """Read files until there is enough to sort by length."""
+    group: list[_Recording | Failure] = []
+    seconds = 0.0
+    for path in recordings:
+        try:
+            waveform = audio.load(path)
+        except AudioError as error:
+            group.append(Failure(path=str(path), reason=str(error)))
+            continue
+        duration_s = len(waveform) / audio.SAMPLE_RATE
+        group.append(
+            _Recording(path=str(path), duration_s=duration_s, waveform=waveform, segments=audio.cut(waveform))
+        )
+        seconds += duration_s
+        if seconds > _GROUP_S:
+            yield group
+            group, seconds = [], 0.0
+    yield group
+
+
+def _length(segment: Segment) -> int:
+    return segment.end - segment.start
+
+
+def _batches(
+    pieces: Sequence[tuple[int, int]], seconds: Callable[[tuple[int, int]], float]
+) -> Iterator[list[tuple[int, int]]]:
+    """Pieces sorted by length -> batches of at most _BATCH_S with padding."""
+    batch: list[tuple[int, int]] = []
+    for piece in pieces:
+        if batch and seconds(piece) * (len(batch) + 1) > _BATCH_S:
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch
+
+
+def _combine(found: list[list[Hypothesis]], nbest: int) -> tuple[tuple[str, float], ...]:
+    """The best texts of the whole recording from the n-best lists of its segments."""
+    combined: list[tuple[str, float]] = [("", 0.0)]
+    for hypotheses in found:
+        joined = [
+            (f"{text} {' '.join(h.words)}".strip(), score + h.score) for text, score in combined for h in hypotheses
+        ]
+        combined = sorted(joined, key=lambda item: -item[1])[:nbest]
+    return tuple(combined)
+
+
