@@ -17,6 +17,7 @@ import asr
 
 if TYPE_CHECKING:
     from asr.transcribe import Recognizer
+    from asr.types import Transcript
 
 app = typer.Typer(
     help="Speech recognition whose vocabulary is a text file.", no_args_is_help=True, add_completion=False,
@@ -94,7 +95,6 @@ def transcribe(
 
         failed = bool(errors)
         finished = []
-        several = len(files) > 1
         with _progress(len(files)) as advance:
             for result in recognizer.stream(files):
                 advance()
@@ -102,15 +102,12 @@ def transcribe(
                     print(f"asr: {result.reason}", file=sys.stderr)
                     failed = True
                     continue
-                text = formats.as_json([result]) if format == "json" else formats.txt([result], nbest > 1)
                 if output_dir is not None:
-                    name = "stdin" if result.path == "-" else Path(result.path).stem
-                    (output_dir / f"{name}.{format}").write_text(text + "\n", encoding="utf-8")
+                    _write(output_dir, result, format)
                 elif format == "json":
                     finished.append(result)
                 else:
-                    for line in text.split("\n"):
-                        print(f"{result.path}\t{line}" if several else line, flush=True)
+                    print(formats.txt(result, named=len(files) > 1), flush=True)
         if format == "json" and output_dir is None:
             print(formats.as_json(finished))
     if failed:
@@ -201,6 +198,15 @@ def _load(
     for note in recognizer.lexicon.notes:
         print(f"asr: {note}", file=sys.stderr)
     return recognizer
+
+
+def _write(folder: Path, transcript: Transcript, format: str) -> None:
+    """One recording into folder/NAME.txt or .json;"""
+    from asr import formats
+
+    text = formats.as_json([transcript]) if format == "json" else formats.txt(transcript)
+    name = "stdin" if transcript.path == "-" else Path(transcript.path).stem
+    (folder / f"{name}{formats.EXTENSIONS[format]}").write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from asr import audio
 from asr.audio import AudioError
 from asr.manifest import Utterance
-from asr.metrics import Errors, Recall, align_words, bootstrap_interval, phone_errors, recall
+from asr.metrics import Errors, Pair, Recall, align, bootstrap_interval, count_errors, phone_errors, recall
 from asr.text import normalize
 from asr.transcribe import Failure, Recognizer
 from asr.types import Transcript
@@ -23,11 +23,11 @@ class Scored:
     path: str
     reference: str
     heard: str
-    pairs: tuple[tuple[str, str], ...]
+    pairs: tuple[Pair, ...]
 
     @property
     def errors(self) -> Errors:
-        return Errors(errors=sum(a != b for a, b in self.pairs), total=sum(bool(a) for a, _ in self.pairs))
+        return count_errors(self.pairs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +43,7 @@ class Evaluation:
 
     @property
     def words(self) -> Errors:
-        counts = [s.errors for s in self.scored]
-        return Errors(errors=sum(c.errors for c in counts), total=sum(c.total for c in counts))
+        return sum((s.errors for s in self.scored), Errors())
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -54,7 +53,7 @@ class Evaluation:
     def rtfx(self) -> float:
         return self.seconds / max(self.wall_s, 1e-9)
 
-    def confusions(self, count: int = 15) -> list[tuple[tuple[str, str], int]]:
+    def confusions(self, count: int = 15) -> list[tuple[Pair, int]]:
         """The most frequent errors: (reference word, heard word), how often."""
         return Counter(pair for s in self.scored for pair in s.pairs if pair[0] != pair[1]).most_common(count)
 
@@ -85,7 +84,7 @@ def evaluate(
     wall_s = time.perf_counter() - began
     scored: list[Scored] = []
     failures: list[Failure] = []
-    phones = Errors(errors=0, total=0)
+    phones = Errors()
     seconds = 0.0
     variants = recognizer.lexicon.pronunciations()
     for utterance, result in zip(usable, results, strict=True):
@@ -94,12 +93,11 @@ def evaluate(
             continue
         scored.append(_score(utterance, result))
         seconds += result.duration_s
-        counted = _phone_errors(recognizer, utterance, variants)
-        phones = Errors(errors=phones.errors + counted.errors, total=phones.total + counted.total)
+        phones += _phone_errors(recognizer, utterance, variants)
     return Evaluation(
         scored=tuple(scored),
         phones=phones,
-        recall=recall([s.pairs for s in scored], words) if words else None,
+        recall=recall([(s.reference, s.heard) for s in scored], words) if words else None,
         seconds=seconds,
         wall_s=wall_s,
         failures=tuple(failures),
@@ -108,7 +106,7 @@ def evaluate(
 
 def _score(utterance: Utterance, transcript: Transcript) -> Scored:
     reference, heard = normalize(utterance.text), normalize(transcript.text)
-    pairs = tuple(align_words(reference.split(), heard.split()))
+    pairs = tuple(align(reference.split(), heard.split()))
     return Scored(path=str(utterance.path), reference=reference, heard=heard, pairs=pairs)
 
 
@@ -124,5 +122,5 @@ def _phone_errors(
     try:
         heard = recognizer.heard_phones(audio.load(utterance.path))
     except AudioError:
-        return Errors(errors=0, total=0)
+        return Errors()
     return phone_errors([variants[word] for word in words if variants[word]], heard)
