@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import heapq
-import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue, Empty
 from typing import Any
 
 import numpy as np
 
+from asr.decoder.graph import build_graph
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import search, token_frames
-from asr.decoder.trie import build_trie
+from asr.decoder.search import MOST_TOKENS, GraphView, place_tokens
+from asr.decoder.vocabulary import build_vocabulary
+from asr.decoder.workspace import Paths, Workspace
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
-from asr.text import normalize
 from asr.types import Hypothesis
 
 
@@ -41,32 +42,27 @@ class Decoder:
             lexicon = Lexicon(tuple(Entry(word=p, phones=(p,)) for p in phones.phones))
         if not lexicon.entries:
             raise ValueError("the lexicon has no words")
-        self._entries = lexicon.entries
-        self._tokens = [phones.encode(entry.phones) for entry in lexicon.entries]
-        self._lm = language_model or _flat_model()
-        self._scores_end = language_model is not None and language_model.end > 0
-        self._score_words()
-        self._trie = build_trie(self._tokens, self._ahead)
+        if len(phones) > MOST_TOKENS:
+            raise ValueError(f"at most {MOST_TOKENS} tokens can be decoded, not {len(phones)}")
+        self._lm = language_model
+        self._vocabulary = build_vocabulary(lexicon.entries, phones, language_model, self.options)
+        lm = language_model or flat_model()
+        self._graph = build_graph(self._vocabulary, lm, len(phones), self.options.lm_weight)
+        self._end_scores = np.zeros(len(self._graph.backoffs), np.float32)
+        if language_model is not None and language_model.end > 0:
+            self._end_scores = self.options.lm_weight * lm.scores_after(self._graph.states, lm.end)
+        self._removed = np.zeros(len(self._vocabulary.words), np.int8)
+        self._free: SimpleQueue[Workspace] = SimpleQueue()
 
-    def _score_words(self) -> None:
-        options, lm = self.options, self._lm
-        ids = lm.ids()
-        self._lm_ids = np.zeros(len(self._entries), np.int32)
-        self._unknown = np.full(len(self._entries), np.nan, np.float32)
-        self._bonus = np.full(len(self._entries), options.word_score, np.float32)
-        known: dict[str, int] = {}
-        for i, entry in enumerate(self._entries):
-            name = entry.like or entry.word
-            if name not in known:
-                known[name] = ids.get(name, -1) if name in ids else ids.get(normalize(name), -1)
-            if known[name] >= 0:
-                self._lm_ids[i] = known[name]
-            elif len(lm.words) > 1:
-                self._unknown[i] = options.unknown_word_score
-            if entry.weight != 1.0 or entry.boost:
-                self._bonus[i] += math.log(entry.weight) + entry.boost
-        unigram = np.where(np.isnan(self._unknown), lm.log_prob[self._lm_ids], self._unknown)
-        self._ahead = (options.lm_weight * unigram + self._bonus).astype(np.float32)
+    def _view(self) -> GraphView:
+        graph, vocabulary = self._graph, self._vocabulary
+        return GraphView(
+            nodes=graph.nodes.ctypes.data, words=graph.nodes.shape[1] - 1, arcs=graph.arcs.ctypes.data,
+            ends=graph.ends.ctypes.data, chains=graph.chains.ctypes.data, backoffs=graph.backoffs.ctypes.data,
+            tokens=vocabulary.tokens.ctypes.data, offsets=vocabulary.offsets.ctypes.data,
+            word_of=vocabulary.word.ctypes.data, removed=self._removed.ctypes.data, links=0, added_nodes=0,
+            added_ends=0, added_root=-1, bonus=graph.bonus,
+        )  # fmt: skip
 
     def decode(self, log_probs: Any, lengths: Any = None) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first, at most `options.nbest`, at least one (perhaps without words).
@@ -74,66 +70,72 @@ class Decoder:
         `log_probs`: (batch, frames, tokens) float32, natural log, numpy or torch; `lengths`: (batch,) frames of each.
         Raises ValueError for shapes that do not fit, lengths beyond the frames, and NaN.
         """
-        batch = np.asarray(log_probs.detach().cpu() if hasattr(log_probs, "detach") else log_probs, np.float32)
-        if batch.ndim != 3:
-            raise ValueError(f"log_probs must be (batch, frames, tokens), not of shape {batch.shape}")
-        if batch.shape[2] != len(self.phones):
-            raise ValueError(f"log_probs has {batch.shape[2]} tokens, the phone set {len(self.phones)}")
-        if lengths is None:
-            lengths = [batch.shape[1]] * len(batch)
-        sizes = [int(n) for n in lengths]
-        if len(sizes) != len(batch) or any(not 0 <= n <= batch.shape[1] for n in sizes):
-            raise ValueError(f"lengths {sizes} do not fit log_probs of shape {batch.shape}")
-        utterances = [np.ascontiguousarray(row[:n]) for row, n in zip(batch, sizes, strict=True)]
-        if any(np.isnan(utterance).any() for utterance in utterances):
-            raise ValueError("log_probs holds NaN")
-        threads = self.options.num_threads or len(os.sched_getaffinity(0))
-        if threads == 1 or len(utterances) == 1:
+        utterances = _utterances(log_probs, lengths, len(self.phones))
+        threads = min(self.options.num_threads or len(os.sched_getaffinity(0)), len(utterances))
+        if threads <= 1:
             return [self._decode_one(utterance) for utterance in utterances]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self._decode_one, utterances))
 
     def _decode_one(self, log_probs: np.ndarray) -> list[Hypothesis]:
-        trie, lm, options = self._trie, self._lm, self.options
-        if not len(log_probs):
-            return [self._hypothesis(log_probs, [], 0.0)]
-        history, merges, costs, finals, scores, _ = search(
-            np.maximum(log_probs, np.float32(-1e5)), trie.first_arc, trie.arc_token, trie.arc_node,
-            trie.first_end, trie.ends, trie.token, trie.ahead, self._lm_ids, self._bonus, self._unknown,
-            lm.log_prob, lm.backoff, lm.suffix, lm.extends, lm.table, lm.start(),
-            lm.end if self._scores_end else -1, np.float32(options.lm_weight), options.beam_size,
-            np.float32(options.beam_threshold), np.float32(math.log(options.blank_skip_threshold)), options.nbest > 1,
-        )  # fmt: skip
-        if not len(finals):
-            return [self._hypothesis(log_probs, [], float(log_probs[:, 0].sum()))]
-        found = _best_paths(history, merges, costs, finals, scores, options.nbest, self._words_of)
-        return [self._hypothesis(log_probs, path, score) for path, score in found]
+        try:
+            workspace = self._free.get_nowait()
+        except Empty:
+            workspace = Workspace(self.options)
+        view = self._view()
+        workspace.begin(view, self._graph.start)
+        workspace.advance(view, log_probs)
+        paths = workspace.finish(view, self._end_scores)
+        found = best_paths(paths, self.options.nbest, self._words_of)
+        hypotheses = [self._hypothesis(log_probs, paths.records[chosen], score) for chosen, score in found]
+        self._free.put(workspace)
+        return hypotheses or [self._hypothesis(log_probs, paths.records[:0], float(log_probs[:, 0].sum()))]
 
-    def _words_of(self, path: Sequence[int]) -> tuple[str, ...]:
-        return tuple(self._entries[i].word for i in path)
+    def _words_of(self, pronunciations: Sequence[int]) -> tuple[str, ...]:
+        words, word = self._vocabulary.words, self._vocabulary.word
+        return tuple(words[word[i]] for i in pronunciations)
 
-    def _hypothesis(self, log_probs: np.ndarray, path: Sequence[int], score: float) -> Hypothesis:
-        options = self.options
-        tokens = [t for i in path for t in self._tokens[i]]
-        lm_score = self._lm_score(path)
-        bonus = sum(float(self._bonus[i]) for i in path)
-        # What an unknown word scores instead of the language model's <unk> belongs to neither part.
-        unknown = [i for i in path if not math.isnan(self._unknown[i])]
-        bonus += options.lm_weight * sum(float(self._unknown[i]) - float(self._lm.log_prob[0]) for i in unknown)
+    def _hypothesis(self, log_probs: np.ndarray, records: np.ndarray, score: float) -> Hypothesis:
+        vocabulary, lm_weight = self._vocabulary, self.options.lm_weight
+        path = records["pronunciation"]
+        pieces = [vocabulary.tokens[vocabulary.offsets[i] : vocabulary.offsets[i + 1]] for i in path]
+        tokens = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
+        word_ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
+        frames = np.zeros(len(tokens), np.int32)
+        place_tokens(log_probs, len(self.phones), tokens, word_ends, records["frame"].copy(), frames)
+        lm_score = 0.0
+        bonus = float(vocabulary.score[path].sum())
+        if self._lm is not None:
+            ids = [*vocabulary.lm_id[path].tolist(), *([self._lm.end] if self._lm.end > 0 else [])]
+            lm_score = self._lm.score_ids(ids)
+            # What an unknown word scores stands in place of the language model's <unk>.
+            bonus -= lm_weight * float(self._lm.log_prob[0]) * int(vocabulary.unknown[path].sum())
         return Hypothesis(
-            words=self._words_of(path),
-            token_ids=tuple(tokens),
-            token_frames=tuple(int(f) for f in token_frames(log_probs, np.array(tokens, np.int32))) if tokens else (),
-            word_ends=tuple(int(n) for n in np.cumsum([len(self._tokens[i]) for i in path])),
-            acoustic_score=score - options.lm_weight * lm_score - bonus,
+            words=self._words_of(path.tolist()),
+            token_ids=tuple(tokens.tolist()),
+            token_frames=tuple(frames.tolist()),
+            word_ends=tuple(word_ends.tolist()),
+            acoustic_score=score - lm_weight * lm_score - bonus,
             lm_score=lm_score,
             score=score,
         )
 
-    def _lm_score(self, path: Sequence[int]) -> float:
-        if len(self._lm.words) == 1:
-            return 0.0
-        return self._lm.score_ids([*(int(self._lm_ids[i]) for i in path), *([self._lm.end] * self._scores_end)])
+
+def _utterances(log_probs: Any, lengths: Any, num_tokens: int) -> list[np.ndarray]:
+    """The frames of each utterance, contiguous. Raises ValueError."""
+    batch = np.asarray(log_probs.detach().cpu() if hasattr(log_probs, "detach") else log_probs, np.float32)
+    if batch.ndim != 3:
+        raise ValueError(f"log_probs must be (batch, frames, tokens), not of shape {batch.shape}")
+    if batch.shape[2] != num_tokens:
+        raise ValueError(f"log_probs has {batch.shape[2]} tokens, the phone set {num_tokens}")
+    sizes = [batch.shape[1]] * len(batch) if lengths is None else [int(n) for n in lengths]
+    if len(sizes) != len(batch) or any(not 0 <= n <= batch.shape[1] for n in sizes):
+        raise ValueError(f"lengths {sizes} do not fit log_probs of shape {batch.shape}")
+    utterances = [np.ascontiguousarray(row[:n]) for row, n in zip(batch, sizes, strict=True)]
+    if any(np.isnan(utterance).any() for utterance in utterances):
+        raise ValueError("log_probs holds NaN")
+    # A log-probability of minus infinity is one that no path can afford.
+    return [np.maximum(utterance, np.float32(-1e5)) for utterance in utterances]
 
 
 def greedy(log_probs: Any, lengths: Any, phones: PhoneSet) -> list[tuple[str, ...]]:
@@ -147,33 +149,49 @@ def greedy(log_probs: Any, lengths: Any, phones: PhoneSet) -> list[tuple[str, ..
     return results
 
 
-def _best_paths(history, merges, costs, finals, scores, nbest, words_of):  # type: ignore[no-untyped-def]
-    """The `nbest` best (pronunciations, score) with different words: the final traces, and what was merged into them."""
+def best_paths(paths: Paths, nbest: int, words_of: Any) -> list[tuple[list[int], float]]:
+    """The `nbest` best (records, score) with different words: the final records, and what was merged into them."""
+    finals, records = paths.finals, paths.records
+    if nbest == 1:
+        if not len(finals):
+            return []
+        best = finals[finals["score"].argmax()]
+        return [(_path(records, int(best["record"])), float(best["score"]))]
     merged: dict[int, list[tuple[int, float]]] = {}
-    for (kept, lost), cost in zip(merges.tolist(), costs.tolist(), strict=True):
+    for kept, lost, cost in paths.merges.tolist():
         merged.setdefault(kept, []).append((lost, cost))
-    heap = [(-float(score), k, int(trace), ()) for k, (trace, score) in enumerate(zip(finals, scores, strict=True))]
+    heap: list[tuple[float, int, int, tuple[int, ...]]] = [
+        (-score, k, record, ()) for k, (score, record) in enumerate(finals.tolist())
+    ]
     heapq.heapify(heap)
     found: dict[tuple[str, ...], tuple[list[int], float]] = {}
     pushed = len(heap)
-    while heap and len(found) < nbest and pushed < 200 * nbest + len(finals):
-        negative, _, trace, after = heapq.heappop(heap)
-        path, at = list(after), trace
+    while heap and len(found) < nbest and pushed < 500 * nbest + len(finals):
+        negative, _, record, after = heapq.heappop(heap)
+        path, at = list(after), record
         while True:
-            for lost, cost in merged.get(at, ()) if nbest > 1 else ():
+            for lost, cost in merged.get(at, ()):
                 heapq.heappush(heap, (negative + cost, pushed, lost, tuple(path)))
                 pushed += 1
             if at < 0:
                 break
-            path.insert(0, int(history[at, 1]))
-            at = int(history[at, 0])
-        words = words_of(path)
+            path.insert(0, at)
+            at = int(records["before"][at])
+        words = words_of(records["pronunciation"][path].tolist())
         if words not in found:
             found[words] = (path, -negative)
     return list(found.values())
 
 
-def _flat_model() -> NgramModel:
+def _path(records: np.ndarray, at: int) -> list[int]:
+    path = []
+    while at >= 0:
+        path.append(at)
+        at = int(records["before"][at])
+    return path[::-1]
+
+
+def flat_model() -> NgramModel:
     """A language model that finds every word equally good, at no cost."""
     return NgramModel(
         words=("<unk>",), order=1, log_prob=np.zeros(1, np.float32), backoff=np.zeros(1, np.float32),

@@ -121,6 +121,12 @@ class NgramModel:
             total += float(value)
         return total
 
+    def scores_after(self, states: np.ndarray, word: int) -> np.ndarray:
+        """Log-probability (natural log) of one word after each of many states, float32."""
+        return _scores_after(
+            self.log_prob, self.backoff, self.suffix, self.extends, self.table, states, np.int64(word)
+        )
+
 
 class _Parser:
     """Reads the sections of an ARPA text one after the other."""
@@ -266,3 +272,11 @@ def lm_step(log_prob, backoff, suffix, extends, table, state, word):
     while following >= 0 and not extends[following] and backoff[following] == 0:
         following = np.int64(suffix[following])
     return value, following
+
+
+@njit(cache=True, nogil=True)
+def _scores_after(log_prob, backoff, suffix, extends, table, states, word):
+    scores = np.empty(states.shape[0], np.float32)
+    for i in range(states.shape[0]):
+        scores[i], _ = lm_step(log_prob, backoff, suffix, extends, table, states[i], word)
+    return scores

@@ -1,260 +1,498 @@
-"""Token passing over the lexicon tree with an n-gram language model (Graves et al. 2006 meets Ney & Ortmanns 1999).
+"""Token passing over the graph, one utterance at a time (CTC: Graves et al. 2006; token passing: Young et al. 1989).
 
-A token is a place in the tree, a state of the language model and, at the root, the phone that was last heard. It has
-two scores, of all paths that end in blank and of those that end in its phone: equal tokens are merged by adding
-probabilities. A word ends in the frame in which its last phone begins, so that each CTC path is counted once.
+A token is a place in the graph with two scores, of the paths that end in blank and of those that end in the phone
+of the place. At a root the phone that was last heard is part of the place: a repetition across words would be lost otherwise.
+A word ends in the frame in which its last phone begins, so that every CTC path is counted once. Where two
+paths meet, they are added if they say the same words, so that a word sequence scores the sum of its alignments and
+pronunciations; of different words the better path goes on.
+
+All memory is addressed directly (see memory.py). A token is 32 bytes: int64 place, int32 destination (of added words), int32 unused,
+float32 scores ending in blank and in the phone, int32 back-pointers of both. A place is int32 code, 16 bits of depth, 16 bits of
+the last phone. A record, made at each word end, is int32 record before, pronunciation, frame, unused, int64
+fingerprint of the words.
 """
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from asr.decoder.ngram import lm_step
+from asr.decoder.memory import (
+    count_bits, load_f32, load_i8, load_i16, load_i32, load_i64, lowest_bit, store_f32, store_i32, store_i64,
+)  # fmt: skip
 
-_NEVER = np.float32(-1e30)
+NEVER = np.float32(-1e30)
+_GONE = np.float32(-1e29)
+TOKEN_BYTES, RECORD_BYTES = 32, 24
+# Codes from here on are nodes of added words' trees.
+ADDED = 1 << 30
+_ADD_STEPS, _ADD_RANGE = 64, 12  # per unit; beyond the range adding changes nothing
+_steps = np.arange(_ADD_STEPS * _ADD_RANGE + 2) / _ADD_STEPS
+ADD_TABLE = np.log1p(np.exp(-_steps)).astype(np.float32)
+_PRIME = 6364136223846793005
+
+
+class GraphView(NamedTuple):
+    """Addresses of the graph's arrays, and its numbers."""
+
+    nodes: int
+    words: int
+    arcs: int
+    ends: int
+    chains: int
+    backoffs: int
+    tokens: int
+    offsets: int
+    word_of: int
+    removed: int
+    links: int
+    added_nodes: int
+    added_ends: int
+    added_root: int
+    bonus: float
+
+
+class Work(NamedTuple):
+    """Addresses of what one search writes. `state` int64: see the constants below."""
+
+    tokens_a: int
+    tokens_b: int
+    table: int
+    table_mask: int
+    records: int
+    merges: int
+    add_table: int
+    state: int
+    capacity: int
+    record_capacity: int
+    merge_capacity: int
+
+
+class Limits(NamedTuple):
+    """Pruning; all scores natural logs."""
+
+    beam_size: int
+    beam: float
+    blank_skip: float
+    keep_merges: bool
+
+
+# Places in Work.state; behind them lie the masks of a frame and the bins of its histogram.
+COUNT, RECORDS, MERGES, EPOCH, FRAME, OVERFLOW, FLIP, BEST, FIRST_FRAME = range(9)
+_MASKS, _BINS = 16, 16 + 64
+STATE_SIZE = _BINS + 128
+MOST_TOKENS = 64 * 64  # of the emissions
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _add(a, b):
-    high, low = (a, b) if a > b else (b, a)
-    return high if low <= high - 16 else np.float32(high + math.log1p(math.exp(low - high)))
+def _add(a, b, table):
+    """log(exp(a) + exp(b)), to 1e-5."""
+    high, gap = (a, a - b) if a > b else (b, b - a)
+    if gap >= _ADD_RANGE:
+        return high
+    place = gap * np.float32(_ADD_STEPS)
+    k = np.int64(place)
+    below = load_f32(table, k)
+    return np.float32(high + below + (place - np.float32(k)) * (load_f32(table, k + 1) - below))
 
 
 @njit(cache=True, nogil=True)
-def _place(keys, stamps, slots, epoch, node, state, last, count):
-    """The token of that key: its number, or `count` for a new one."""
-    mask = slots.shape[0] - 1
-    h = np.uint64(node) * np.uint64(0x9E3779B97F4A7C15)
-    h ^= np.uint64(np.int64(state) + 2) * np.uint64(0xC2B2AE3D27D4EB4F)
-    h ^= np.uint64(last + 1) * np.uint64(0x165667B19E3779F9)
-    h ^= h >> np.uint64(29)
-    slot = np.int64(h & np.uint64(mask))
-    while stamps[slot] == epoch:
-        t = slots[slot]
-        if keys[t, 0] == node and keys[t, 1] == state and keys[t, 2] == last:
-            return t
-        slot = (slot + 1) & mask
-    stamps[slot] = epoch
-    slots[slot] = count
-    return count
+def _words_of(records, trace):
+    """The fingerprint of the words up to a record."""
+    return load_i64(records + trace * RECORD_BYTES, 2) if trace >= 0 else np.int64(0)
 
 
 @njit(cache=True, nogil=True)
-def search(
-    log_probs, first_arc, arc_token, arc_node, first_end, ends, token_of, ahead,
-    word_lm, word_bonus, word_unknown, lm_prob, lm_backoff, lm_suffix, lm_extends, lm_table, lm_start, lm_end,
-    lm_weight, beam_size, beam_threshold, blank_skip, keep_merges,
-):  # fmt: skip
-    """Decode log_probs (frames, tokens) float32.
+def _find(work, tokens, epoch, count, place, extra):
+    """Address of the token of that place in the new frame: a new one where `count` says there is none yet."""
+    h = (place ^ (np.int64(extra) << np.int64(17))) * np.int64(-7046029254386353131)
+    slot = (h >> np.int64(20) ^ h >> np.int64(43)) & work.table_mask
+    while True:
+        entry = load_i64(work.table, slot)
+        if entry >> np.int64(32) != epoch:
+            break
+        token = tokens + (entry & np.int64(0xFFFFFFFF)) * TOKEN_BYTES
+        if load_i64(token, 0) == place and load_i32(token, 2) == extra:
+            return token, count
+        slot = (slot + 1) & work.table_mask
+    token = tokens + count * TOKEN_BYTES
+    store_i64(work.table, slot, (epoch << np.int64(32)) | count)
+    store_i64(token, 0, place)
+    store_i32(token, 2, extra)
+    store_f32(token, 4, NEVER)
+    store_f32(token, 5, NEVER)
+    store_i32(token, 6, -1)
+    store_i32(token, 7, -1)
+    return token, count + 1
 
-    For pronunciation i: word_lm its language model id, word_bonus what its end scores beside the language model, and
-    word_unknown (nan, or what replaces the language model's score). lm_end < 0: no sentence end is scored.
 
-    Returns traces int32 (traces, 3): trace before (-1), pronunciation, frame; merges (trace kept, trace merged into it) with the
-    score that the second loses; final traces and their scores, best first; and whether the beam overflowed.
-    """
-    num_frames, num_tokens = log_probs.shape
-    capacity = max(20_000, 16 * beam_size)
-    num_slots = 1
-    while num_slots < 2 * capacity:
-        num_slots *= 2
-    stamps = np.full(num_slots, -1, np.int32)
-    slots = np.zeros(num_slots, np.int32)
-    keys, new_keys = np.zeros((capacity, 3), np.int32), np.zeros((capacity, 3), np.int32)
-    # columns: score ending in blank, score ending in the phone
-    scores, new_scores = np.zeros((capacity, 2), np.float32), np.zeros((capacity, 2), np.float32)
-    traces, new_traces = np.zeros((capacity, 2), np.int32), np.zeros((capacity, 2), np.int32)
-    history = np.zeros((1024, 3), np.int32)
-    num_history = 0
-    merges = np.zeros((1024, 2), np.int32)
-    merge_costs = np.zeros(1024, np.float32)
-    num_merges = 0
-    overflow = 0
+@njit(cache=True, nogil=True)
+def _merge(work, keep_merges, token, column, score, trace):
+    """Let a path with that score and back-pointer arrive in a column (0 blank, 1 phone) of a token."""
+    old = load_f32(token, 4 + column)
+    if old <= _GONE:
+        store_f32(token, 4 + column, score)
+        store_i32(token, 6 + column, trace)
+        return
+    old_trace = load_i32(token, 6 + column)
+    same = old_trace == trace or _words_of(work.records, old_trace) == _words_of(work.records, trace)
+    if keep_merges and not same:
+        n = load_i64(work.state, MERGES)
+        if n < work.merge_capacity:
+            at = work.merges + n * 12
+            store_i32(at, 0, old_trace if old >= score else trace)
+            store_i32(at, 1, trace if old >= score else old_trace)
+            store_f32(at, 2, abs(old - score))
+            store_i64(work.state, MERGES, n + 1)
+    if score > old:
+        store_i32(token, 6 + column, trace)
+    if same:
+        store_f32(token, 4 + column, _add(old, score, work.add_table))
+    elif score > old:
+        store_f32(token, 4 + column, score)
 
-    keys[0, 0], keys[0, 1], keys[0, 2] = 0, lm_start, 0
-    scores[0, 0], scores[0, 1] = 0.0, _NEVER
-    traces[0, 0] = traces[0, 1] = -1
-    count = 1
-    for frame in range(num_frames):
-        row = log_probs[frame]
-        blank = row[0]
-        best = _NEVER
-        for i in range(count):
-            best = max(best, scores[i, 0], scores[i, 1])
-        skip = blank > blank_skip
-        # The best score of the next frame is at least that of the best token's blank, and near that of its likeliest token.
-        highest = row[0]
-        for v in range(1, num_tokens):
-            highest = max(highest, row[v])
-        next_best = best + blank
-        new_count = 0
-        for i in range(count):
-            node, state, last = keys[i, 0], keys[i, 1], keys[i, 2]
-            blank_score, phone_score = scores[i, 0], scores[i, 1]
-            total = _add(blank_score, phone_score)
-            trace = traces[i, 0] if blank_score >= phone_score else traces[i, 1]
-            heard = token_of[node] if node > 0 else last
-            # Moves: 0 blank, 1 the same phone again, then the children.
-            num_arcs = 0 if skip else first_arc[node + 1] - first_arc[node]
-            for move in range(2 + num_arcs):
-                if move == 0:
-                    value, to_node, to_last, column = total + blank, node, np.int32(0), 0
-                    source = trace
-                elif move == 1:
-                    if skip or heard == 0 or phone_score <= _NEVER / 2:
-                        continue
-                    value, to_node, to_last, column = phone_score + row[heard], node, last, 1
-                    source = traces[i, 1]
-                else:
-                    arc = first_arc[node] + move - 2
-                    token = arc_token[arc]
-                    to_node, to_last, column = arc_node[arc], np.int32(0), 1
-                    start = blank_score if token == heard else total
-                    source = traces[i, 0] if token == heard else trace
-                    value = start + row[token]
-                    if value + ahead[to_node] - ahead[node] < next_best - beam_threshold:
-                        continue
-                    # The words that end here go on from the root.
-                    for e in range(first_end[to_node], first_end[to_node + 1]):
-                        word = ends[e]
-                        lm, next_state = lm_step(
-                            lm_prob, lm_backoff, lm_suffix, lm_extends, lm_table, state, word_lm[word]
-                        )
-                        if not math.isnan(word_unknown[word]):
-                            lm = word_unknown[word]
-                        at_end = np.float32(value - ahead[node] + lm_weight * lm + word_bonus[word])
-                        if at_end < next_best - beam_threshold or new_count >= capacity - 2:
-                            continue
-                        next_best = max(next_best, at_end)
-                        t = _place(new_keys, stamps, slots, frame, 0, next_state, token, new_count)
-                        if t == new_count:
-                            new_count += 1
-                            new_keys[t, 0], new_keys[t, 1], new_keys[t, 2] = 0, next_state, token
-                            new_scores[t, 0] = new_scores[t, 1] = _NEVER
-                            new_traces[t, 0] = new_traces[t, 1] = -1
-                        if num_history == history.shape[0]:
-                            grown = np.zeros((2 * num_history, 3), np.int32)
-                            grown[:num_history] = history
-                            history = grown
-                        history[num_history, 0], history[num_history, 1] = source, word
-                        history[num_history, 2] = frame
-                        old, old_trace = new_scores[t, 1], new_traces[t, 1]
-                        if old > _NEVER / 2 and keep_merges:
-                            merges, merge_costs, num_merges = _remember(
-                                merges, merge_costs, num_merges, old_trace, num_history, old, at_end
-                            )
-                        if at_end > old:
-                            new_traces[t, 1] = num_history
-                        new_scores[t, 1] = _add(old, at_end)
-                        num_history += 1
-                    if first_arc[to_node + 1] == first_arc[to_node]:
-                        continue  # nothing goes on from a leaf but its words
-                    value += ahead[to_node] - ahead[node]
-                value = np.float32(value)
-                if value < next_best - beam_threshold:
-                    continue
-                if new_count >= capacity - 2:
-                    overflow += 1
-                    continue
-                next_best = max(next_best, value)
-                t = _place(new_keys, stamps, slots, frame, to_node, state, to_last, new_count)
-                if t == new_count:
-                    new_count += 1
-                    new_keys[t, 0], new_keys[t, 1], new_keys[t, 2] = to_node, state, to_last
-                    new_scores[t, 0] = new_scores[t, 1] = _NEVER
-                    new_traces[t, 0] = new_traces[t, 1] = -1
-                old, old_trace = new_scores[t, column], new_traces[t, column]
-                if old > _NEVER / 2 and keep_merges and old_trace != source:
-                    merges, merge_costs, num_merges = _remember(
-                        merges, merge_costs, num_merges, old_trace, source, old, value
-                    )
-                if value > old:
-                    new_traces[t, column] = source
-                new_scores[t, column] = _add(old, value)
-        # Keep what is inside the beam, at most beam_size tokens.
-        totals = np.empty(new_count, np.float32)
-        for i in range(new_count):
-            totals[i] = _add(new_scores[i, 0], new_scores[i, 1])
-        cutoff = _NEVER
-        if new_count > 0:
-            cutoff = totals.max() - np.float32(beam_threshold)
-            if new_count > beam_size:
-                cutoff = max(cutoff, np.partition(totals, new_count - beam_size)[new_count - beam_size])
-        count = 0
-        for i in range(new_count):
-            if totals[i] >= cutoff and totals[i] > _NEVER / 2:
-                for k in range(3):
-                    keys[count, k] = new_keys[i, k]
-                for k in range(2):
-                    scores[count, k] = new_scores[i, k]
-                    traces[count, k] = new_traces[i, k]
-                count += 1
 
-    # Only tokens between words end an utterance.
-    final_traces, final_scores = np.zeros(count, np.int32), np.full(count, _NEVER, np.float32)
-    finals = 0
+@njit(cache=True, nogil=True)
+def _end_word(graph, work, keep_merges, tokens, epoch, count, cut, frame, source, score, pronunciation, word, history, last):
+    """A word ends: its record, and tokens at the root of its history and of those that backoff leads to."""
+    records = load_i64(work.state, RECORDS)
+    if records == work.record_capacity:
+        store_i64(work.state, OVERFLOW, load_i64(work.state, OVERFLOW) + 1)
+        return count
+    record = work.records + records * RECORD_BYTES
+    store_i32(record, 0, source)
+    store_i32(record, 1, pronunciation)
+    store_i32(record, 2, frame)
+    store_i64(record, 2, _words_of(work.records, source) * _PRIME + np.int64(word) + np.int64(1442695040888963407))
+    store_i64(work.state, RECORDS, records + 1)
+    while True:
+        place = (np.int64(history) << np.int64(32)) | last
+        token, count = _find(work, tokens, epoch, count, place, np.int32(0))
+        _merge(work, keep_merges, token, 1, score, np.int32(records))
+        if history == 0:
+            return count
+        score = np.float32(score + load_f32(graph.backoffs, 2 * history))
+        history = load_i32(graph.backoffs, 2 * history + 1)
+        if score < cut:
+            return count
+
+
+@njit(cache=True, nogil=True)
+def begin(graph, work, start):
+    """Tokens before the first frame: the root of the sentence begin and those that backoff leads to."""
+    count, score, history = np.int64(0), np.float32(0.0), np.int64(start)
+    epoch = load_i64(work.state, EPOCH) + 1
+    while True:
+        token, count = _find(work, work.tokens_a, epoch, count, history << np.int64(32), np.int32(0))
+        store_f32(token, 4, score)
+        if history == 0:
+            break
+        score = np.float32(score + load_f32(graph.backoffs, 2 * history))
+        history = np.int64(load_i32(graph.backoffs, 2 * history + 1))
+    for k in (RECORDS, MERGES, FRAME, OVERFLOW, FLIP, FIRST_FRAME):
+        store_i64(work.state, k, 0)
+    store_i64(work.state, COUNT, count)
+    store_i64(work.state, EPOCH, epoch)
+    store_f32(work.state, 2 * BEST, np.float32(0.0))
+    store_f32(work.state, 2 * BEST + 1, NEVER)
+
+
+@njit(cache=True, nogil=True)
+def _threshold(tokens, count, best, beam, beam_size, bins):
+    """The score that all but about the best `beam_size` tokens fall short of."""
+    for k in range(256):
+        store_i32(bins, k, 0)
+    scale = np.float32(255.0 / beam)
     for i in range(count):
-        if keys[i, 0] != 0:
+        token = tokens + i * TOKEN_BYTES
+        gap = best - max(load_f32(token, 4), load_f32(token, 5))
+        if gap < beam:
+            k = np.int64(max(gap, np.float32(0.0)) * scale)
+            store_i32(bins, k, load_i32(bins, k) + 1)
+    total = 0
+    for k in range(256):
+        total += load_i32(bins, k)
+        if total > beam_size:
+            return np.float32(best - np.float32(k) / scale)
+    return np.float32(best - beam)
+
+
+@njit(cache=True, nogil=True)
+def _skip(work, tokens, count, cut, blank):
+    """A run of frames that are blank for sure, `blank` their summed log-probability: every token waits in place."""
+    for i in range(count):
+        token = tokens + i * TOKEN_BYTES
+        b, p = load_f32(token, 4), load_f32(token, 5)
+        if max(b, p) < cut:
+            store_f32(token, 4, NEVER)
+            store_f32(token, 5, NEVER)
             continue
-        value = _add(scores[i, 0], scores[i, 1])
-        if lm_end >= 0:
-            lm, _ = lm_step(lm_prob, lm_backoff, lm_suffix, lm_extends, lm_table, keys[i, 1], lm_end)
-            value += lm_weight * lm
-        final_traces[finals] = traces[i, 0] if scores[i, 0] >= scores[i, 1] else traces[i, 1]
-        final_scores[finals] = value
-        finals += 1
-    order = np.argsort(-final_scores[:finals])
-    return (
-        history[:num_history], merges[:num_merges], merge_costs[:num_merges], final_traces[:finals][order],
-        final_scores[:finals][order], overflow,
-    )  # fmt: skip
+        if p > b:
+            store_i32(token, 6, load_i32(token, 7))
+        store_f32(token, 4, np.float32(_add(b, p, work.add_table) + blank))
+        store_f32(token, 5, NEVER)
 
 
 @njit(cache=True, nogil=True)
-def _remember(merges, costs, count, a, b, score_a, score_b):
-    """Note that two traces were merged: (the better one, the other) and by how much it is worse."""
-    if count == merges.shape[0]:
-        grown, grown_costs = np.zeros((2 * count, 2), np.int32), np.zeros(2 * count, np.float32)
-        grown[:count] = merges
-        grown_costs[:count] = costs
-        merges, costs = grown, grown_costs
-    better = score_b > score_a
-    merges[count, 0], merges[count, 1] = (b, a) if better else (a, b)
-    costs[count] = abs(score_a - score_b)
-    return merges, costs, count + 1
+def advance(graph, work, limits, log_probs, num_frames, num_tokens):
+    """Search on through log_probs float32 (num_frames, num_tokens), from frame state[FRAME].
+
+    Returns when all frames are done, or early where records or merges are nearly full: with more room it goes on.
+    """
+    state = work.state
+    beam, blank_skip = np.float32(limits.beam), np.float32(limits.blank_skip)
+    words, stride = graph.words, graph.words + 1
+    count, epoch = load_i64(state, COUNT), load_i64(state, EPOCH)
+    flip = load_i64(state, FLIP)
+    best = load_f32(state, 2 * BEST)
+    cut = load_f32(state, 2 * BEST + 1)
+    frame = load_i64(state, FRAME)
+    first_frame = load_i64(state, FIRST_FRAME)
+    while frame < num_frames:
+        row = log_probs + frame * num_tokens * 4
+        tokens = work.tokens_b if flip else work.tokens_a
+        blank = load_f32(row, 0)
+        if blank > blank_skip:
+            run = blank
+            frame += 1
+            while frame < num_frames:
+                blank = load_f32(log_probs + frame * num_tokens * 4, 0)
+                if not blank > blank_skip:
+                    break
+                run += blank
+                frame += 1
+            _skip(work, tokens, count, cut, run)
+            best, cut = np.float32(best + run), np.float32(cut + run)
+            continue
+        if load_i64(state, RECORDS) + work.capacity > work.record_capacity:
+            break
+        if limits.keep_merges and load_i64(state, MERGES) + 2 * work.capacity > work.merge_capacity:
+            break
+        new = work.tokens_a if flip else work.tokens_b
+        flip ^= 1
+        epoch += 1
+        new_count, new_best = np.int64(0), np.float32(best + blank)
+        # What one arc or word can still add fits behind it.
+        full = work.capacity - 64
+        # Tokens of the emissions that could survive after the best path so far.
+        keep = np.float32(new_best - beam - best - np.float32(graph.bonus))
+        for w in range(words):
+            mask = np.int64(0)
+            for v in range(64 * w, min(64 * w + 64, num_tokens)):
+                if v > 0 and load_f32(row, v) >= keep:
+                    mask |= np.int64(1) << np.int64(v - 64 * w)
+            store_i64(state, _MASKS + w, mask)
+        for i in range(count):
+            token = tokens + i * TOKEN_BYTES
+            b, p = load_f32(token, 4), load_f32(token, 5)
+            if max(b, p) < cut or max(b, p) <= _GONE:
+                continue
+            if new_count >= full:
+                store_i64(state, OVERFLOW, load_i64(state, OVERFLOW) + 1)
+                continue
+            place, extra = load_i64(token, 0), load_i32(token, 2)
+            code = place >> np.int64(32)
+            depth, last = (place >> np.int64(16)) & np.int64(0xFFFF), place & np.int64(0xFFFF)
+            trace_b, trace_p = load_i32(token, 6), load_i32(token, 7)
+            total = _add(b, p, work.add_table)
+            trace = trace_b if b >= p else trace_p
+            bar = np.float32(new_best - beam)
+            # Wait: a blank, or the same phone again.
+            if total + blank >= bar:
+                waiting = place if depth else place & ~np.int64(0xFFFF)
+                to, new_count = _find(work, new, epoch, new_count, waiting, extra)
+                _merge(work, limits.keep_merges, to, 0, np.float32(total + blank), trace)
+                new_best = max(new_best, np.float32(total + blank))
+            if p > _GONE and last:
+                score = np.float32(p + load_f32(row, last))
+                if score >= bar:
+                    to, new_count = _find(work, new, epoch, new_count, place, extra)
+                    _merge(work, limits.keep_merges, to, 1, score, trace_p)
+                    new_best = max(new_best, score)
+            if code < 0:
+                # In a chain one phone can follow.
+                chain = ~code
+                pronunciation = load_i32(graph.chains, 2 * chain)
+                start = load_i32(graph.offsets, pronunciation)
+                length = load_i32(graph.offsets, pronunciation + 1) - start
+                v = np.int64(load_i16(graph.tokens, start + depth))
+                score = np.float32((b if v == last else total) + load_f32(row, v))
+                if score < new_best - beam:
+                    continue
+                source = trace_b if v == last else trace
+                new_best = max(new_best, score)
+                if depth + 1 < length:
+                    to_place = (code << np.int64(32)) | ((depth + 1) << np.int64(16)) | v
+                    to, new_count = _find(work, new, epoch, new_count, to_place, np.int32(0))
+                    _merge(work, limits.keep_merges, to, 1, score, source)
+                else:
+                    word = load_i32(graph.word_of, pronunciation)
+                    if not load_i8(graph.removed, word):
+                        new_count = _end_word(
+                            graph, work, limits.keep_merges, new, epoch, new_count, new_best - beam,
+                            first_frame + frame, source, score, pronunciation, word,
+                            load_i32(graph.chains, 2 * chain + 1), v,
+                        )  # fmt: skip
+                continue
+            packed = load_i64(graph.nodes, code * stride + words)
+            arc = packed & np.int64(0xFFFFFFFF)
+            for w in range(words):
+                mask = load_i64(graph.nodes, code * stride + w)
+                open_ = mask & load_i64(state, _MASKS + w)
+                while open_:
+                    bit = lowest_bit(open_)
+                    open_ &= open_ - 1
+                    v = 64 * w + bit
+                    score = np.float32((b if v == last else total) + load_f32(row, v))
+                    bar = np.float32(new_best - beam)
+                    if (depth and score < bar) or new_count >= full:
+                        continue
+                    k = arc + count_bits(mask & ((np.int64(1) << bit) - 1))
+                    score = np.float32(score + load_f32(graph.arcs, 2 * k))
+                    if score < bar:
+                        continue
+                    source = trace_b if v == last else trace
+                    to_code = np.int64(load_i32(graph.arcs, 2 * k + 1))
+                    if to_code < 0:
+                        chain = ~to_code
+                        pronunciation = load_i32(graph.chains, 2 * chain)
+                        length = load_i32(graph.offsets, pronunciation + 1) - load_i32(graph.offsets, pronunciation)
+                        if length == depth + 1:
+                            word = load_i32(graph.word_of, pronunciation)
+                            if not load_i8(graph.removed, word):
+                                new_best = max(new_best, score)
+                                new_count = _end_word(
+                                    graph, work, limits.keep_merges, new, epoch, new_count, bar, first_frame + frame,
+                                    source, score, pronunciation, word, load_i32(graph.chains, 2 * chain + 1), v,
+                                )  # fmt: skip
+                            continue
+                    else:
+                        to_packed = load_i64(graph.nodes, to_code * stride + words)
+                        last_end = load_i64(graph.nodes, (to_code + 1) * stride + words) >> np.int64(32)
+                        for e in range(to_packed >> np.int64(32), last_end):
+                            at_end = np.float32(score + load_f32(graph.ends, 3 * e + 1))
+                            pronunciation = load_i32(graph.ends, 3 * e)
+                            word = load_i32(graph.word_of, pronunciation)
+                            if at_end < bar or load_i8(graph.removed, word) or new_count >= full:
+                                continue
+                            new_best = max(new_best, at_end)
+                            new_count = _end_word(
+                                graph, work, limits.keep_merges, new, epoch, new_count, bar, first_frame + frame,
+                                source, at_end, pronunciation, word, load_i32(graph.ends, 3 * e + 2), v,
+                            )  # fmt: skip
+                        if not _goes_on(graph, to_code, words, stride):
+                            continue
+                    new_best = max(new_best, score)
+                    to_place = (to_code << np.int64(32)) | ((depth + 1) << np.int64(16)) | v
+                    to, new_count = _find(work, new, epoch, new_count, to_place, np.int32(0))
+                    _merge(work, limits.keep_merges, to, 1, score, source)
+                arc += count_bits(mask)
+        count = new_count
+        best, cut = _survivors(work, new, count, beam, limits.beam_size)
+        frame += 1
+    store_i64(state, COUNT, count)
+    store_i64(state, EPOCH, epoch)
+    store_i64(state, FLIP, flip)
+    store_i64(state, FRAME, frame)
+    store_f32(state, 2 * BEST, best)
+    store_f32(state, 2 * BEST + 1, cut)
 
 
 @njit(cache=True, nogil=True)
-def token_frames(log_probs, tokens):
-    """The frame in which each token begins on the best CTC path of `tokens`, int32; -1 for all where they do not fit."""
-    num_frames, num_states = log_probs.shape[0], 2 * tokens.shape[0] + 1
-    score = np.full(num_states, _NEVER, np.float32)
-    back = np.zeros((num_frames, num_states), np.int8)
-    for t in range(num_frames):
-        for s in range(num_states - 1, -1, -1):
-            token = tokens[s // 2] if s % 2 else 0
-            if t == 0:
-                best = np.float32(0.0) if s < 2 else _NEVER
-                step = 0
-            else:
-                best, step = score[s], 0
-                if s > 0 and score[s - 1] > best:
-                    best, step = score[s - 1], 1
-                if s % 2 and s > 2 and tokens[s // 2] != tokens[s // 2 - 1] and score[s - 2] > best:
-                    best, step = score[s - 2], 2
-            back[t, s] = step
-            score[s] = best + log_probs[t, token] if best > _NEVER / 2 else _NEVER
-    frames = np.full(tokens.shape[0], -1, np.int32)
-    s = num_states - 1
-    if num_states > 1 and num_frames > 0 and score[s - 1] > score[s]:
-        s -= 1
-    if num_frames == 0 or score[s] <= _NEVER / 2:
-        return frames
-    for t in range(num_frames - 1, -1, -1):
-        if s % 2:
-            frames[s // 2] = t
-        s -= back[t, s]
-    return frames
+def _goes_on(graph, node, words, stride):
+    for w in range(words):
+        if load_i64(graph.nodes, node * stride + w):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _survivors(work, tokens, count, beam, beam_size):
+    """The best score of a frame, and the score below which its tokens are given up."""
+    best = NEVER
+    for i in range(count):
+        token = tokens + i * TOKEN_BYTES
+        best = max(best, load_f32(token, 4), load_f32(token, 5))
+    if count <= beam_size:
+        return best, np.float32(best - beam)
+    return best, _threshold(tokens, count, best, beam, beam_size, work.state + 8 * _BINS)
+
+
+@njit(cache=True, nogil=True)
+def finish(graph, work, end_scores, finals):
+    """Where an utterance may end: into `finals` (float32 score, int32 record) per token at a root. Returns how many.
+
+    `end_scores`: float32 (histories,), what the sentence end scores after each.
+    """
+    tokens = work.tokens_b if load_i64(work.state, FLIP) else work.tokens_a
+    cut = load_f32(work.state, 2 * BEST + 1)
+    found = 0
+    for i in range(load_i64(work.state, COUNT)):
+        token = tokens + i * TOKEN_BYTES
+        place = load_i64(token, 0)
+        b, p = load_f32(token, 4), load_f32(token, 5)
+        if (place >> np.int64(16)) & np.int64(0xFFFF) or max(b, p) < cut or max(b, p) <= _GONE:
+            continue
+        score = _add(b, p, work.add_table) + load_f32(end_scores, place >> np.int64(32))
+        store_f32(finals, 2 * found, np.float32(score))
+        store_i32(finals, 2 * found + 1, load_i32(token, 6) if b >= p else load_i32(token, 7))
+        found += 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def place_tokens(log_probs, num_tokens, tokens, word_ends, last_frames, frames):
+    """The frame in which each token of a path begins, int32 into `frames` (arrays, not addresses).
+
+    A word's last token begins in its frame of `last_frames`; those before it lie between the word before and there as
+    the emissions have it best.
+    """
+    first, at = 0, 0
+    for w in range(word_ends.shape[0]):
+        last, end = last_frames[w], word_ends[w]
+        n, span = end - at, last - first + 1
+        # best[t, k]: tokens 0..k of the word have begun by frame first + t, the k-th is the last heard or its blank after it.
+        score = np.full((span, 2 * n), NEVER, np.float32)
+        back = np.zeros((span, 2 * n), np.int8)
+        wait = np.float32(0.0)
+        for t in range(span):
+            row = log_probs[first + t]
+            for k in range(n):
+                phone = row[tokens[at + k]]
+                # Column 2k: the phone sounds; column 2k + 1: blank after it.
+                if k == 0:
+                    best, step = wait, 1
+                elif t == 0:
+                    best, step = NEVER, 1
+                else:
+                    best, step = score[t - 1, 2 * k - 1], 1
+                    if tokens[at + k] != tokens[at + k - 1] and score[t - 1, 2 * k - 2] > best:
+                        best, step = score[t - 1, 2 * k - 2], 2
+                if t > 0 and score[t - 1, 2 * k] > best:
+                    best, step = score[t - 1, 2 * k], 0
+                score[t, 2 * k], back[t, 2 * k] = best + phone, step
+                if t > 0:
+                    best, step = score[t - 1, 2 * k + 1], 0
+                    if score[t - 1, 2 * k] > best:
+                        best, step = score[t - 1, 2 * k], 1
+                    score[t, 2 * k + 1], back[t, 2 * k + 1] = best + row[0], step
+            wait += row[0]
+        # The last token begins in the last frame, whatever else would be likelier.
+        t, k = span - 1, n - 1
+        frames[end - 1] = last
+        if n > 1:
+            t -= 1
+            blank_before = score[t, 2 * k - 1] if t >= 0 else NEVER
+            direct = score[t, 2 * k - 2] if t >= 0 and tokens[end - 1] != tokens[end - 2] else NEVER
+            column = 2 * k - 1 if blank_before > direct else 2 * k - 2
+            while t >= 0 and column >= 0:
+                step = back[t, column]
+                if column % 2:
+                    column -= step
+                elif step:
+                    frames[at + column // 2] = first + t
+                    column -= step
+                t -= 1
+        first, at = last + 1, end

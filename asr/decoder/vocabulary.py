@@ -1,0 +1,102 @@
+"""The words of a lexicon as flat arrays: what the search needs to know of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asr.decoder.ngram import NgramModel
+from asr.decoder.options import DecoderOptions
+from asr.lexicon import Entry
+from asr.phones import PhoneSet
+from asr.text import normalize
+
+LONGEST = 250  # phones of a pronunciation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Pronunciations in the order of their tokens, so that those with a common beginning stand together.
+
+    `tokens` int16: pronunciation i is tokens[offsets[i] : offsets[i + 1]]. `word` (pronunciations,) int32 is the place in `words`.
+    `lm_id` int32 is the word's id in the language model, 0 where it knows none. `score` float32 is what the end of a word
+    scores beside the language model; `unknown` marks those for which that includes all of the language model's.
+    """
+
+    words: tuple[str, ...]
+    tokens: np.ndarray
+    offsets: np.ndarray
+    word: np.ndarray
+    lm_id: np.ndarray
+    score: np.ndarray
+    unknown: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.word)
+
+    def tokens_of(self, pronunciation: int) -> list[int]:
+        return self.tokens[self.offsets[pronunciation] : self.offsets[pronunciation + 1]].tolist()
+
+
+def build_vocabulary(
+    entries: Sequence[Entry], phones: PhoneSet, lm: NgramModel | None, options: DecoderOptions
+) -> Vocabulary:
+    """Raises UnknownPhone, and ValueError for a pronunciation that is empty or longer than LONGEST."""
+    encoded: dict[tuple[str, tuple[str, ...]], tuple[list[int], Entry]] = {}
+    for entry in entries:
+        # Of two lines that say the same the later one, which is the user's, holds.
+        encoded[entry.word, entry.phones] = phones.encode(entry.phones), entry
+    ordered = sorted(encoded.values(), key=lambda pair: pair[0])
+    lengths = [len(tokens) for tokens, _ in ordered]
+    for (tokens, entry) in ordered:
+        check_length(entry, len(tokens))
+    ids: dict[str, int] = {}
+    scorer = WordScorer(lm, options)
+    scored = [scorer(entry) for _, entry in ordered]
+    return Vocabulary(
+        tokens=np.fromiter((t for tokens, _ in ordered for t in tokens), np.int16, sum(lengths)),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
+        word=np.array([ids.setdefault(entry.word, len(ids)) for _, entry in ordered], np.int32),
+        lm_id=np.array([s.lm_id for s in scored], np.int32),
+        score=np.array([s.score for s in scored], np.float32),
+        unknown=np.array([s.unknown for s in scored], np.bool_),
+        words=tuple(ids),
+    )
+
+
+def check_length(entry: Entry, length: int) -> None:
+    if not 0 < length <= LONGEST:
+        raise ValueError(f"{entry.where}: {entry.word!r} has {length} phones; 1 to {LONGEST} can be decoded")
+
+
+@dataclass(frozen=True)
+class WordScore:
+    lm_id: int
+    score: float
+    unknown: bool
+
+
+class WordScorer:
+    """Where a lexicon entry stands in the language model, and what it scores beside it."""
+
+    def __init__(self, lm: NgramModel | None, options: DecoderOptions) -> None:
+        self._ids = lm.ids() if lm is not None else None
+        self._options = options
+
+    def __call__(self, entry: Entry) -> WordScore:
+        options = self._options
+        score = options.word_score + entry.boost
+        if entry.weight != 1.0:
+            score += math.log(entry.weight)
+        if self._ids is None:
+            return WordScore(0, score, True)
+        name = entry.like or entry.word
+        lm_id = self._ids.get(name, -1)
+        if lm_id < 0:
+            lm_id = self._ids.get(normalize(name), -1)
+        if lm_id > 0:
+            return WordScore(lm_id, score, False)
+        return WordScore(0, score + options.lm_weight * options.unknown_word_score, True)
