@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import os
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from asr.decoder.graph import build_graph
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import MOST_TOKENS, GraphView, place_tokens
+from asr.decoder.search import MOST_TOKENS, GraphView, ctc_score, place_tokens
 from asr.decoder.vocabulary import build_vocabulary
 from asr.decoder.workspace import Paths, Workspace
 from asr.lexicon import Entry, Lexicon
@@ -89,7 +90,12 @@ class Decoder:
         found = best_paths(paths, self.options.nbest, self._words_of)
         hypotheses = [self._hypothesis(log_probs, paths.records[chosen], score) for chosen, score in found]
         self._free.put(workspace)
-        return hypotheses or [self._hypothesis(log_probs, paths.records[:0], float(log_probs[:, 0].sum()))]
+        if not hypotheses:
+            return [self._hypothesis(log_probs, paths.records[:0], float(log_probs[:, 0].sum()))]
+        if self.options.nbest > 1:
+            # What a path scored before it met a better one is only known about: score all of them afresh.
+            hypotheses = sorted((self._rescored(log_probs, h) for h in hypotheses), key=lambda h: -h.score)
+        return hypotheses
 
     def _words_of(self, pronunciations: Sequence[int]) -> tuple[str, ...]:
         words, word = self._vocabulary.words, self._vocabulary.word
@@ -119,6 +125,12 @@ class Decoder:
             lm_score=lm_score,
             score=score,
         )
+
+    def _rescored(self, log_probs: np.ndarray, hypothesis: Hypothesis) -> Hypothesis:
+        """The same words and phones with the exact sum over their alignments."""
+        acoustic = float(ctc_score(log_probs, np.array(hypothesis.token_ids, np.int16)))
+        gain = acoustic - hypothesis.acoustic_score
+        return dataclasses.replace(hypothesis, acoustic_score=acoustic, score=hypothesis.score + gain)
 
 
 def _utterances(log_probs: Any, lengths: Any, num_tokens: int) -> list[np.ndarray]:
@@ -157,9 +169,10 @@ def best_paths(paths: Paths, nbest: int, words_of: Any) -> list[tuple[list[int],
             return []
         best = finals[finals["score"].argmax()]
         return [(_path(records, int(best["record"])), float(best["score"]))]
-    merged: dict[int, list[tuple[int, float]]] = {}
-    for kept, lost, cost in paths.merges.tolist():
-        merged.setdefault(kept, []).append((lost, cost))
+    merged: dict[int, list[tuple[int, float, int]]] = {}
+    for kept, lost, cost, frame in paths.merges.tolist():
+        merged.setdefault(kept, []).append((lost, cost, frame))
+    # A partial path: how far its score is below, a number for ties, the record to go back from, and what follows it.
     heap: list[tuple[float, int, int, tuple[int, ...]]] = [
         (-score, k, record, ()) for k, (score, record) in enumerate(finals.tolist())
     ]
@@ -170,9 +183,12 @@ def best_paths(paths: Paths, nbest: int, words_of: Any) -> list[tuple[list[int],
         negative, _, record, after = heapq.heappop(heap)
         path, at = list(after), record
         while True:
-            for lost, cost in merged.get(at, ()):
-                heapq.heappush(heap, (negative + cost, pushed, lost, tuple(path)))
-                pushed += 1
+            # What met this path before its next word ended could have led there as well.
+            until = records["frame"][path[0]] if path else np.iinfo(np.int32).max
+            for lost, cost, frame in merged.get(at, ()):
+                if frame < until:
+                    heapq.heappush(heap, (negative + cost, pushed, lost, tuple(path)))
+                    pushed += 1
             if at < 0:
                 break
             path.insert(0, at)

@@ -38,7 +38,12 @@ def _store(kind: types.Type) -> Any:
     return store
 
 
-load_i8, load_i16, load_i32, load_i64 = _load(types.int8), _load(types.int16), _load(types.int32), _load(types.int64)
+load_i8, load_i16, load_i32, load_i64 = (
+    _load(types.int8),
+    _load(types.int16),
+    _load(types.int32),
+    _load(types.int64),
+)
 load_f32 = _load(types.float32)
 store_i32, store_i64, store_f32 = _store(types.int32), _store(types.int64), _store(types.float32)
 

@@ -115,11 +115,12 @@ class NgramModel:
 
     def score_ids(self, ids: Sequence[int]) -> float:
         """Log-probability (natural log) of words given by their ids, after the sentence begin."""
-        state, total = self.start(), 0.0
-        for word in ids:
-            value, state = lm_step(self.log_prob, self.backoff, self.suffix, self.extends, self.table, state, word)
-            total += float(value)
-        return total
+        return float(
+            _score_ids(
+                self.log_prob, self.backoff, self.suffix, self.extends, self.table, self.start(),
+                np.asarray(ids, np.int32),
+            )
+        )  # fmt: skip
 
     def scores_after(self, states: np.ndarray, word: int) -> np.ndarray:
         """Log-probability (natural log) of one word after each of many states, float32."""
@@ -280,3 +281,12 @@ def _scores_after(log_prob, backoff, suffix, extends, table, states, word):
     for i in range(states.shape[0]):
         scores[i], _ = lm_step(log_prob, backoff, suffix, extends, table, states[i], word)
     return scores
+
+
+@njit(cache=True, nogil=True)
+def _score_ids(log_prob, backoff, suffix, extends, table, state, words):
+    total, at = 0.0, np.int64(state)
+    for word in words:
+        value, at = lm_step(log_prob, backoff, suffix, extends, table, at, word)
+        total += value
+    return total

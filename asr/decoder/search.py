@@ -25,7 +25,7 @@ from asr.decoder.memory import (
 
 NEVER = np.float32(-1e30)
 _GONE = np.float32(-1e29)
-TOKEN_BYTES, RECORD_BYTES = 32, 24
+TOKEN_BYTES, RECORD_BYTES, MERGE_BYTES = 32, 24, 16
 # Codes from here on are nodes of added words' trees.
 ADDED = 1 << 30
 _ADD_STEPS, _ADD_RANGE = 64, 12  # per unit; beyond the range adding changes nothing
@@ -80,7 +80,7 @@ class Limits(NamedTuple):
 
 
 # Places in Work.state; behind them lie the masks of a frame and the bins of its histogram.
-COUNT, RECORDS, MERGES, EPOCH, FRAME, OVERFLOW, FLIP, BEST, FIRST_FRAME = range(9)
+COUNT, RECORDS, MERGES, EPOCH, FRAME, OVERFLOW, FLIP, BEST, FIRST_FRAME, NOW = range(10)
 _MASKS, _BINS = 16, 16 + 64
 STATE_SIZE = _BINS + 128
 MOST_TOKENS = 64 * 64  # of the emissions
@@ -141,21 +141,46 @@ def _merge(work, keep_merges, token, column, score, trace):
     if keep_merges and not same:
         n = load_i64(work.state, MERGES)
         if n < work.merge_capacity:
-            at = work.merges + n * 12
+            at = work.merges + n * MERGE_BYTES
             store_i32(at, 0, old_trace if old >= score else trace)
             store_i32(at, 1, trace if old >= score else old_trace)
             store_f32(at, 2, abs(old - score))
+            store_i32(at, 3, np.int32(load_i64(work.state, NOW)))
             store_i64(work.state, MERGES, n + 1)
     if score > old:
         store_i32(token, 6 + column, trace)
-    if same:
+    if same and not _twice(work.records, old_trace, trace):
         store_f32(token, 4 + column, _add(old, score, work.add_table))
     elif score > old:
         store_f32(token, 4 + column, score)
 
 
 @njit(cache=True, nogil=True)
-def _end_word(graph, work, keep_merges, tokens, epoch, count, cut, frame, source, score, pronunciation, word, history, last):
+def _twice(records, a, b):
+    """Whether two records are one path that went by the word's own n-gram and by backoff."""
+    if a < 0 or b < 0 or a == b:
+        return False
+    a, b = records + a * RECORD_BYTES, records + b * RECORD_BYTES
+    return load_i64(a, 0) == load_i64(b, 0) and load_i32(a, 2) == load_i32(b, 2)
+
+
+@njit(cache=True, nogil=True)
+def _end_word(
+    graph,
+    work,
+    keep_merges,
+    tokens,
+    epoch,
+    count,
+    cut,
+    frame,
+    source,
+    score,
+    pronunciation,
+    word,
+    history,
+    last,
+):
     """A word ends: its record, and tokens at the root of its history and of those that backoff leads to."""
     records = load_i64(work.state, RECORDS)
     if records == work.record_capacity:
@@ -165,7 +190,9 @@ def _end_word(graph, work, keep_merges, tokens, epoch, count, cut, frame, source
     store_i32(record, 0, source)
     store_i32(record, 1, pronunciation)
     store_i32(record, 2, frame)
-    store_i64(record, 2, _words_of(work.records, source) * _PRIME + np.int64(word) + np.int64(1442695040888963407))
+    store_i64(
+        record, 2, _words_of(work.records, source) * _PRIME + np.int64(word) + np.int64(1442695040888963407)
+    )
     store_i64(work.state, RECORDS, records + 1)
     while True:
         place = (np.int64(history) << np.int64(32)) | last
@@ -270,6 +297,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
             break
         if limits.keep_merges and load_i64(state, MERGES) + 2 * work.capacity > work.merge_capacity:
             break
+        store_i64(state, NOW, first_frame + frame)
         new = work.tokens_a if flip else work.tokens_b
         flip ^= 1
         epoch += 1
@@ -358,7 +386,9 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                     if to_code < 0:
                         chain = ~to_code
                         pronunciation = load_i32(graph.chains, 2 * chain)
-                        length = load_i32(graph.offsets, pronunciation + 1) - load_i32(graph.offsets, pronunciation)
+                        length = load_i32(graph.offsets, pronunciation + 1) - load_i32(
+                            graph.offsets, pronunciation
+                        )
                         if length == depth + 1:
                             word = load_i32(graph.word_of, pronunciation)
                             if not load_i8(graph.removed, word):
@@ -421,25 +451,56 @@ def _survivors(work, tokens, count, beam, beam_size):
 
 
 @njit(cache=True, nogil=True)
-def finish(graph, work, end_scores, finals):
-    """Where an utterance may end: into `finals` (float32 score, int32 record) per token at a root. Returns how many.
+def finish(graph, work, keep_merges, end_scores, finals):
+    """Where an utterance may end: into `finals` (float32 score, int32 record) one for each history. Returns how many.
 
-    `end_scores`: float32 (histories,), what the sentence end scores after each.
+    `end_scores`: float32 (histories,), what the sentence end scores after each. The search can go on afterwards.
     """
-    tokens = work.tokens_b if load_i64(work.state, FLIP) else work.tokens_a
-    cut = load_f32(work.state, 2 * BEST + 1)
-    found = 0
-    for i in range(load_i64(work.state, COUNT)):
+    state = work.state
+    tokens, new = work.tokens_a, work.tokens_b
+    if load_i64(state, FLIP):
+        tokens, new = new, tokens
+    epoch = load_i64(state, EPOCH) + 1
+    store_i64(state, EPOCH, epoch)
+    cut = load_f32(state, 2 * BEST + 1)
+    found = np.int64(0)
+    for i in range(load_i64(state, COUNT)):
         token = tokens + i * TOKEN_BYTES
         place = load_i64(token, 0)
         b, p = load_f32(token, 4), load_f32(token, 5)
-        if (place >> np.int64(16)) & np.int64(0xFFFF) or max(b, p) < cut or max(b, p) <= _GONE:
+        if (place >> np.int64(16)) & np.int64(0xFFFF) or max(b, p) < cut:
             continue
-        score = _add(b, p, work.add_table) + load_f32(end_scores, place >> np.int64(32))
-        store_f32(finals, 2 * found, np.float32(score))
-        store_i32(finals, 2 * found + 1, load_i32(token, 6) if b >= p else load_i32(token, 7))
-        found += 1
+        for column in range(2):
+            score = load_f32(token, 4 + column)
+            if score > _GONE:
+                to, found = _find(work, new, epoch, found, place & ~np.int64(0xFFFF), np.int32(0))
+                _merge(work, keep_merges, to, 0, score, load_i32(token, 6 + column))
+    for i in range(found):
+        token = new + i * TOKEN_BYTES
+        history = load_i64(token, 0) >> np.int64(32)
+        store_f32(finals, 2 * i, np.float32(load_f32(token, 4) + load_f32(end_scores, history)))
+        store_i32(finals, 2 * i + 1, load_i32(token, 6))
     return found
+
+
+@njit(cache=True, nogil=True)
+def ctc_score(log_probs, tokens):
+    """Log of the summed probability of all alignments of `tokens` (Graves et al. 2006, section 4.1); arrays, not addresses."""
+    states = 2 * tokens.shape[0] + 1
+    score = np.full(states, -np.inf)
+    score[0] = 0.0
+    for t in range(log_probs.shape[0]):
+        for s in range(states - 1, -1, -1):
+            token = tokens[s // 2] if s % 2 else 0
+            value = score[s] if t > 0 or s == 0 else -np.inf
+            if s > 0:
+                value = np.logaddexp(value, score[s - 1])
+            if s % 2 and s > 2 and token != tokens[s // 2 - 1]:
+                value = np.logaddexp(value, score[s - 2])
+            score[s] = value + log_probs[t, token]
+        if t == 0:
+            score[2:] = -np.inf
+    return score[0] if states == 1 else np.logaddexp(score[states - 1], score[states - 2])
 
 
 @njit(cache=True, nogil=True)

@@ -51,7 +51,7 @@ def build_vocabulary(
         encoded[entry.word, entry.phones] = phones.encode(entry.phones), entry
     ordered = sorted(encoded.values(), key=lambda pair: pair[0])
     lengths = [len(tokens) for tokens, _ in ordered]
-    for (tokens, entry) in ordered:
+    for tokens, entry in ordered:
         check_length(entry, len(tokens))
     ids: dict[str, int] = {}
     scorer = WordScorer(lm, options)

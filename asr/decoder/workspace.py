@@ -8,14 +8,20 @@ import numpy as np
 
 from asr.decoder.options import DecoderOptions
 from asr.decoder.search import (
-    ADD_TABLE, FIRST_FRAME, FRAME, MERGES, OVERFLOW, RECORD_BYTES, RECORDS, STATE_SIZE, TOKEN_BYTES, GraphView, Limits,
+    ADD_TABLE, FIRST_FRAME, FRAME, MERGE_BYTES, MERGES, OVERFLOW, RECORD_BYTES, RECORDS, STATE_SIZE, TOKEN_BYTES, GraphView, Limits,
     Work, advance, begin, finish,
 )  # fmt: skip
 
 RECORD = np.dtype(
-    [("before", np.int32), ("pronunciation", np.int32), ("frame", np.int32), ("_", np.int32), ("words", np.int64)]
+    [
+        ("before", np.int32),
+        ("pronunciation", np.int32),
+        ("frame", np.int32),
+        ("_", np.int32),
+        ("words", np.int64),
+    ]
 )
-MERGE = np.dtype([("kept", np.int32), ("lost", np.int32), ("cost", np.float32)])
+MERGE = np.dtype([("kept", np.int32), ("lost", np.int32), ("cost", np.float32), ("frame", np.int32)])
 FINAL = np.dtype([("score", np.float32), ("record", np.int32)])
 
 
@@ -73,11 +79,16 @@ class Workspace:
     def finish(self, graph: GraphView, end_scores: np.ndarray) -> Paths:
         """The paths so far; the search can go on afterwards. `end_scores` float32 (histories,)."""
         finals = np.zeros(self._capacity, FINAL)
-        count = finish(graph, self._work(), end_scores.ctypes.data, finals.ctypes.data)
-        return Paths(
+        merges = int(self._state[MERGES])
+        count = finish(
+            graph, self._work(), self._limits.keep_merges, end_scores.ctypes.data, finals.ctypes.data
+        )
+        paths = Paths(
             finals[:count], self._records[: self._state[RECORDS]], self._merges[: self._state[MERGES]],
             int(self._state[OVERFLOW]),
         )  # fmt: skip
+        self._state[MERGES] = merges
+        return paths
 
 
-assert RECORD.itemsize == RECORD_BYTES
+assert (RECORD.itemsize, MERGE.itemsize) == (RECORD_BYTES, MERGE_BYTES)
