@@ -27,12 +27,15 @@ _IGNORED = re.compile("[ˈˌ'͜͡‿.ˑ\u200d]")
 
 
 class UnknownPhone(ValueError):
-    """A symbol that the inventory does not hold. `symbol` is it, `nearest` the closest valid phones."""
+    """A symbol that the inventory does not hold. `nearest`: phones that sound like it, if it is IPA."""
 
     def __init__(self, symbol: str, nearest: tuple[str, ...]) -> None:
         self.symbol = symbol
         self.nearest = nearest
-        super().__init__(f"unknown phone {symbol!r}; the nearest valid phones are {', '.join(nearest)}")
+        help = (
+            f"the nearest valid phones are {', '.join(nearest)}" if nearest else "phones are written in IPA"
+        )
+        super().__init__(f"unknown phone {symbol!r}; {help}")
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,20 @@ class PhoneSet:
         return len(self.symbols)
 
     def parse(self, text: str) -> tuple[str, ...]:
-        """Phones of a pronunciation as a person or espeak-ng writes it: 's ɪɹ ʃ ə', 'sˈɪɹʃə' and 's ɪ ɹ ʃ ə' agree.
+        """Phones of a pronunciation as a person or espeak-ng writes it: 's ɪ ɹ ʃ ə' and 'sˈɪɹʃə' agree.
 
         Raises UnknownPhone with the first symbol that is none.
         """
-        known = self._parsed.get(text)
-        if known is None:
-            known = tuple(p for part in text.split() for p in self._split(part))
-            if len(self._parsed) < 1000:
-                self._parsed[text] = known
-        return known
+        parts = text.split()
+        try:
+            return tuple([self._own[part] for part in parts])  # what a lexicon of 100,000 lines is made of
+        except KeyError:
+            return tuple(p for part in parts for p in self._split(part))
 
     @functools.cached_property
-    def _parsed(self) -> dict[str, tuple[str, ...]]:
-        return {}
+    def _own(self) -> dict[str, str]:
+        """The phones themselves: one string for all pronunciations that hold it."""
+        return {phone: phone for phone in self.phones}
 
     def encode(self, phones: tuple[str, ...]) -> list[int]:
         """Token ids of valid phones. Raises UnknownPhone."""
@@ -92,12 +95,18 @@ class PhoneSet:
             raise UnknownPhone(error.args[0], self.nearest(error.args[0])) from None
 
     def nearest(self, symbol: str, count: int = 3) -> tuple[str, ...]:
-        """The `count` phones that sound most like `symbol`, by articulatory features."""
+        """The `count` phones most like `symbol` by articulatory features; none where it is no IPA."""
         target = _features(symbol)
-        return tuple(sorted(self.phones, key=lambda phone: (_distance(target, _features(phone)), phone))[:count])
+        if not target:
+            return ()
+        by_distance = sorted(self.phones, key=lambda phone: (_distance(target, _features(phone)), phone))
+        return tuple(by_distance[:count])
 
     def adapt(self, text: str) -> tuple[str, ...]:
-        """Like `parse`, but a phone of another language becomes its nearest phone here (Xu, Baevski, Auli 2021, 2.3)."""
+        """Like `parse`, but a phone of another language becomes its nearest phone here.
+
+        The idea is that of Xu, Baevski, Auli 2021, 2.3. What is no IPA at all is left out.
+        """
         phones: list[str] = []
         for part in text.split():
             try:
@@ -110,7 +119,7 @@ class PhoneSet:
         try:
             return self._split(_ADAPTED.get(symbol, symbol))
         except UnknownPhone:
-            return self.nearest(symbol, 1) if _features(symbol) else ()
+            return self.nearest(symbol, 1)
 
     def _split(self, part: str) -> tuple[str, ...]:
         """Phones of a part: the longest symbol first."""
@@ -124,8 +133,8 @@ class PhoneSet:
                 piece = part[at : at + length]
                 if piece in self.ids:
                     phones.append(piece)
-                elif piece in _ALIASES:
-                    phones += [p for p in _ALIASES[piece].split() if p in self.ids]
+                elif piece in _ALIASES and all(p in self.ids for p in _ALIASES[piece].split()):
+                    phones += _ALIASES[piece].split()
                 else:
                     continue
                 at += len(piece)
@@ -140,24 +149,27 @@ class PhoneSet:
 
 
 # Articulation of the IPA letters. Consonants: place from the lips (0) to the glottis (10), manner from
-# stop (0) to vowel-like (6), voicing. Vowels: height, backness, rounding. All scaled to comparable steps.
+# nasal (0) over stop (2) to vowel-like (8), voicing. Vowels: height, backness, rounding. All scaled
+# to comparable steps.
 _PLACE = {
-    "p": 0, "b": 0, "m": 0, "ɸ": 0, "β": 0, "ʙ": 0, "ɱ": 1, "f": 1, "v": 1, "ʋ": 1, "θ": 2, "ð": 2, "t": 3, "d": 3,
-    "n": 3, "s": 3, "z": 3, "ɾ": 3, "r": 3, "ɬ": 3, "ɮ": 3, "l": 3, "ɹ": 3.5, "ʃ": 4, "ʒ": 4, "ʈ": 4.5, "ɖ": 4.5,
-    "ɳ": 4.5, "ʂ": 4.5, "ʐ": 4.5, "ɻ": 4, "ɭ": 4, "ɽ": 4, "ɕ": 4.5, "ʑ": 4.5, "c": 5, "ɟ": 5, "ɲ": 5, "ç": 5, "ʝ": 5,
-    "j": 5, "ʎ": 5, "k": 6, "ɡ": 6, "g": 6, "ŋ": 6, "x": 6, "ɣ": 6, "ɰ": 6, "w": 6, "ʍ": 6, "ɥ": 5, "q": 7, "ɢ": 7,
-    "ɴ": 7, "χ": 7, "ʁ": 7, "ʀ": 7, "ħ": 8, "ʕ": 8, "h": 9, "ɦ": 9, "ʔ": 9,
+    "p": 0, "b": 0, "m": 0, "ɸ": 0, "β": 0, "ʙ": 0, "ɱ": 1, "f": 1, "v": 1, "ʋ": 1, "θ": 2, "ð": 2, "t": 3,
+    "d": 3, "n": 3, "s": 3, "z": 3, "ɾ": 3, "r": 3, "ɬ": 3, "ɮ": 3, "l": 3, "ɹ": 3.5, "ʃ": 4, "ʒ": 4,
+    "ʈ": 4, "ɖ": 4, "ɳ": 4, "ʂ": 4.5, "ʐ": 4.5, "ɻ": 4, "ɭ": 4, "ɽ": 4, "ɕ": 4.5, "ʑ": 4.5, "c": 5,
+    "ɟ": 5, "ɲ": 5, "ç": 5, "ʝ": 5, "j": 5, "ʎ": 5, "k": 6, "ɡ": 6, "g": 6, "ŋ": 6, "x": 6, "ɣ": 6, "ɰ": 6,
+    "w": 6, "ʍ": 6, "ɥ": 5, "q": 7, "ɢ": 7, "ɴ": 7, "χ": 7, "ʁ": 7, "ʀ": 7, "ħ": 8, "ʕ": 8, "h": 9, "ɦ": 9,
+    "ʔ": 9,
 }  # fmt: skip
 _MANNERS = (
-    "pbtdʈɖcɟkɡgqɢʔ", "", "ɸβfvθðszɬɮʃʒʂʐɕʑçʝxɣχʁħʕhɦ", "mɱnɳɲŋɴ", "ɾɽrʙʀ", "lɭʎɹɻʋɰ", "jwʍɥ",
+    "mɱnɳɲŋɴ", "", "pbtdʈɖcɟkɡgqɢʔ", "", "ɸβfvθðszɬɮʃʒʂʐɕʑçʝxɣχʁħʕhɦ", "", "ɾɽrʙʀ", "lɭʎɹɻʋɰ", "jwʍɥ",
 )  # fmt: skip
 _VOICELESS = set("pɸftθsɬʃʈʂɕcçkxqχħhʔʍ")
 _VOWELS = {
-    "i": (6, 0, 0), "y": (6, 0, 1), "ɨ": (6, 2, 0), "ᵻ": (5.4, 1.6, 0), "ʉ": (6, 2, 1), "ɯ": (6, 4, 0), "u": (6, 4, 1),
-    "ɪ": (5, 0.7, 0), "ʏ": (5, 0.7, 1), "ʊ": (5, 3.4, 1), "e": (4, 0, 0), "ø": (4, 0, 1), "ɘ": (4, 2, 0),
-    "ɵ": (4, 2, 1), "ɤ": (4, 4, 0), "o": (4, 4, 1), "ə": (3, 2, 0), "ɚ": (3, 2.2, 0.4), "ɛ": (2, 0, 0), "œ": (2, 0, 1),
-    "ɜ": (2, 2, 0), "ɝ": (2.5, 2.2, 0.4), "ɞ": (2, 2, 1), "ʌ": (2, 3.4, 0), "ɔ": (2, 4, 1), "æ": (1, 0, 0),
-    "ɐ": (1, 2, 0), "a": (0, 1, 0), "ɶ": (0, 0, 1), "ɑ": (0, 4, 0), "ɒ": (0, 4, 1),
+    "i": (6, 0, 0), "y": (6, 0, 1), "ɨ": (6, 2, 0), "ᵻ": (5.4, 1.6, 0), "ʉ": (6, 2, 1), "ɯ": (6, 4, 0),
+    "u": (6, 4, 1), "ɪ": (5, 0.7, 0), "ʏ": (5, 0.7, 1), "ʊ": (5, 3.4, 1), "e": (4, 0, 0), "ø": (4, 0, 1),
+    "ɘ": (4, 2, 0), "ɵ": (4, 2, 1), "ɤ": (4, 4, 0), "o": (4, 4, 1), "ə": (3, 2, 0), "ɚ": (3, 2.2, 0.4),
+    "ɛ": (2, 0, 0), "œ": (2, 0, 1), "ɜ": (2, 2, 0), "ɝ": (2.5, 2.2, 0.4), "ɞ": (2, 2, 1), "ʌ": (2, 3.4, 0),
+    "ɔ": (2, 4, 1), "æ": (1, 0, 0), "ɐ": (1, 2, 0), "a": (0, 1, 0), "ɶ": (0, 0, 1), "ɑ": (0, 4, 0),
+    "ɒ": (0, 4, 1),
 }  # fmt: skip
 
 _Features = tuple[float, ...]

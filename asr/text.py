@@ -11,8 +11,9 @@ import unicodedata
 
 _SYMBOLS = {"%": " percent ", "&": " and ", "+": " plus ", "=": " equals ", "@": " at ", "°": " degrees "}
 _CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros"}
-_CURRENCY = re.compile(r"([$£€])\s?(\d[\d,]*(?:\.\d+)?)")
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:st|nd|rd|th)?\b|\d+")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"  # commas part thousands only: "rooms 1,2"
+_CURRENCY = re.compile(rf"([$£€])\s?({_DIGITS})")
+_NUMBER = re.compile(rf"{_DIGITS}(?:(?:st|nd|rd|th)\b)?")
 _YEAR = re.compile(r"1[1-9]\d\d|20[1-9]\d")
 _SPELLINGS = {"ok": "okay", "mr": "mister", "mrs": "missus", "dr": "doctor"}
 
@@ -25,7 +26,7 @@ def normalize(text: str) -> str:
     """
     text = unicodedata.normalize("NFC", text).replace("’", "'").replace("ʼ", "'").lower()
     if any(c.isdigit() for c in text):
-        text = _CURRENCY.sub(lambda m: f"{m[2]} {_CURRENCIES[m[1]]}", text)
+        text = _CURRENCY.sub(lambda m: f"{m[2]} {_CURRENCIES[m[1]]} ", text)
         text = _NUMBER.sub(lambda m: f" {_spell_number(m[0])} ", text)
     for symbol, spoken in _SYMBOLS.items():
         text = text.replace(symbol, spoken)
@@ -38,12 +39,12 @@ def _spell_number(number: str) -> str:
     from num2words import num2words
 
     digits = number.replace(",", "")
-    if digits[-1].isalpha():
-        return num2words(int(digits[:-2]), to="ordinal") if digits[:-2].isdigit() else digits
+    ordinal = digits[-1].isalpha()
+    digits = digits[:-2] if ordinal else digits
+    if len(digits) > 15 or (digits.isdigit() and digits[0] == "0" and len(digits) > 1 and not ordinal):
+        return " ".join("point" if d == "." else num2words(int(d)) for d in digits)
     if "." in digits:
         return num2words(float(digits))
-    if len(digits) > 1 and digits[0] == "0" or len(digits) > 15:
-        return " ".join(num2words(int(d)) for d in digits)
-    if _YEAR.fullmatch(number):
-        return num2words(int(digits), to="year")
-    return num2words(int(digits))
+    if ordinal:
+        return num2words(int(digits), to="ordinal")
+    return num2words(int(digits), to="year" if _YEAR.fullmatch(number) else "cardinal")
