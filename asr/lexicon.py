@@ -118,38 +118,42 @@ def read_entries(path: str | Path, phones: PhoneSet) -> tuple[list[Entry], list[
         if first == number:
             entries.append(entry)
         else:
-            notes.append(f"{path}:{number}: {entry.word!r} stands on line {first} already; this line is ignored")
+            notes.append(f"{path}:{number}: {entry.word!r} stands on line {first} already; line ignored")
     if errors:
-        more = f"\n{path}: and {len(errors) - _SHOWN_ERRORS} more bad lines" if len(errors) > _SHOWN_ERRORS else ""
-        raise LexiconError("\n".join(errors[:_SHOWN_ERRORS]) + more)
+        if len(errors) > _SHOWN_ERRORS:
+            errors[_SHOWN_ERRORS:] = [f"{path}: and {len(errors) - _SHOWN_ERRORS} more bad lines"]
+        raise LexiconError("\n".join(errors))
     return entries, notes
 
 
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _ATTRIBUTE = re.compile(r"^[a-z]+=")
+_GAP = re.compile(r"\s{2,}|\s(?=[a-z]+=)")
 
 
 def parse_line(line: str, phones: PhoneSet, source: str = "", number: int = 0) -> Entry | None:
     """The entry of a line; None for an empty line or a comment. Raises ValueError saying what is wrong."""
-    line = _COMMENT.sub("", unicodedata.normalize("NFC", line)).rstrip(" \r\n")
-    if not line.strip():
+    # The searches for # and = spare the patterns on most lines of a large lexicon.
+    line = unicodedata.normalize("NFC", line)
+    line = (_COMMENT.sub("", line) if "#" in line else line).rstrip(" \r\n")
+    if not line or line.isspace():
         return None
     word, tab, rest = line.partition("\t")
     if not tab:
-        # Editors turn tabs into spaces: two or more of them part just as well.
-        word, _, rest = re.sub(r"\s{2,}", "\t", line.strip(), count=1).partition("\t")
-        if not rest and " " in word:
-            first, _, attributes = word.partition(" ")
-            if not all(_ATTRIBUTE.match(part) for part in attributes.split()):
-                raise ValueError(f"write a TAB between the word and its pronunciation: {word!r}")
-            word, rest = first, attributes
+        # Editors turn tabs into spaces: two or more of them part just as well, or one before attributes.
+        word, _, rest = _GAP.sub("\t", line.strip(), count=1).partition("\t")
+        if " " in word and (not rest or _ATTRIBUTE.match(rest)):
+            raise ValueError(f"write a TAB between the word and its pronunciation: {word!r}")
     word = " ".join(word.split())
-    if not any(c.isalnum() for c in word):
+    if not (word.isalnum() or any(c.isalnum() for c in word)):
         raise ValueError(f"no word before the TAB, or one without letters: {word!r}")
-    parts = rest.split()
-    attributes = [part for part in parts if _ATTRIBUTE.match(part)]
+    attributes: list[str] = []
+    if "=" in rest:
+        parts = rest.split()
+        attributes = [part for part in parts if _ATTRIBUTE.match(part)]
+        rest = " ".join(part for part in parts if not _ATTRIBUTE.match(part))
     try:
-        sounds = phones.parse(" ".join(part for part in parts if not _ATTRIBUTE.match(part)))
+        sounds = phones.parse(rest)
     except UnknownPhone as error:
         raise ValueError(str(error)) from None
     entry = Entry(word=word, phones=sounds, source=source, line=number)
@@ -193,6 +197,6 @@ def complete(entries: Sequence[Entry], g2p: G2p | None) -> list[Entry]:
             completed.append(entry)
             continue
         if not found[entry.word]:
-            raise LexiconError(f"{entry.where}: no pronunciation can be guessed for {entry.word!r}: write one")
+            raise LexiconError(f"{entry.where}: {entry.word!r} cannot be guessed: write its pronunciation")
         completed += [replace(entry, phones=phones) for phones in found[entry.word]]
     return completed

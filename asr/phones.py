@@ -21,7 +21,18 @@ _ALIASES = {
     "u": "uː", "ɑ": "ɑː", "ʍ": "w", "a": "æ", "əʊ": "oʊ", "ɒ": "ɑː",
 }  # fmt: skip
 # How English ears take the sounds of other languages where the articulators would say otherwise.
-_ADAPTED = {"ʁ": "ɹ", "ʀ": "ɹ", "ɣ": "ɡ", "ɬ": "l", "ɲ": "n j", "y": "uː", "ø": "ɜː", "œ": "ɜː", "ɥ": "w"}
+_ADAPTED = {
+    "ʁ": "ɹ",
+    "ʀ": "ɹ",
+    "ɣ": "ɡ",
+    "ɬ": "l",
+    "ɲ": "n j",
+    "y": "uː",
+    "ʏ": "ʊ",
+    "ø": "ɜː",
+    "œ": "ɜː",
+    "ɥ": "w",
+}
 # Stress, tie bars, syllable dots and joiners carry no token of their own.
 _IGNORED = re.compile("[ˈˌ'͜͡‿.ˑ\u200d]")
 
