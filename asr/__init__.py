@@ -1,8 +1,8 @@
 """Phonebook: speech recognition whose vocabulary is a text file.
 
-    from asr import Recognizer
-    recognizer = Recognizer.load(lexicon=["my-words.txt"])
-    print(recognizer.transcribe(["meeting.wav"])[0].text)
+from asr import Recognizer
+recognizer = Recognizer.load(lexicon=["my-words.txt"])
+print(recognizer.transcribe(["meeting.wav"])[0].text)
 """
 
 from typing import TYPE_CHECKING

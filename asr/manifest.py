@@ -22,9 +22,10 @@ class Utterance:
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
-    """Read a TSV with a header (path, and any of duration, speaker, text) or jsonl (path or audio, and the same).
+    """Read a TSV with a header (path, and any of duration, speaker, text), or jsonl with the same keys.
 
-    Paths are relative to the manifest. Raises ValueError naming file and line.
+    In jsonl `audio` and `audio_filepath` name the recording too. Paths are relative to the
+    manifest. Raises ValueError naming file and line.
     """
     path = Path(path)
     if path.is_dir() or not path.exists():

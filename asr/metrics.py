@@ -77,8 +77,9 @@ def count_errors(pairs: Iterable[Pair]) -> Errors:
 
 
 def phone_errors(variants: Sequence[Sequence[Sequence[str]]], heard: Sequence[str]) -> Errors:
-    """Errors against the nearest way to pronounce an utterance: for each word its pronunciations, at least one.
+    """Errors against the nearest way to pronounce an utterance.
 
+    `variants`: for each word its pronunciations, at least one.
     All ways are searched at once, word by word; of equally near ones the shortest gives `total`.
     """
     flat = [phone for pronunciations in variants for phones in pronunciations for phone in phones]
@@ -105,7 +106,7 @@ def phone_errors(variants: Sequence[Sequence[Sequence[str]]], heard: Sequence[st
 def bootstrap_interval(
     counts: Sequence[Errors], samples: int = 2000, seed: int = 0, coverage: float = 0.95
 ) -> tuple[float, float]:
-    """Interval of the error rate when the utterances are drawn anew, with replacement (Bisani & Ney 2004, 2)."""
+    """Interval of the error rate when the utterances are drawn anew (Bisani & Ney 2004, 2)."""
     if not counts:
         return 0.0, 0.0
     errors = np.array([c.errors for c in counts], np.float64)
@@ -121,7 +122,7 @@ def bootstrap_interval(
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
-    """How often chosen words were `said`, `found` where they were said, and heard (`false`) where they were not.
+    """How often chosen words were `said`, `found` where said, and heard where they were not (`false`).
 
     `by_word`: word -> the same three numbers, for the words that were said or heard.
     """

@@ -22,17 +22,8 @@ _ALIASES = {
 }  # fmt: skip
 # How English ears take the sounds of other languages where the articulators would say otherwise.
 _ADAPTED = {
-    "ʁ": "ɹ",
-    "ʀ": "ɹ",
-    "ɣ": "ɡ",
-    "ɬ": "l",
-    "ɲ": "n j",
-    "y": "uː",
-    "ʏ": "ʊ",
-    "ø": "ɜː",
-    "œ": "ɜː",
-    "ɥ": "w",
-}
+    "ʁ": "ɹ", "ʀ": "ɹ", "ɣ": "ɡ", "ɬ": "l", "ɲ": "n j", "y": "uː", "ʏ": "ʊ", "ø": "ɜː", "œ": "ɜː", "ɥ": "w",
+}  # fmt: skip
 # Stress, tie bars, syllable dots and joiners carry no token of their own.
 _IGNORED = re.compile("[ˈˌ'͜͡‿.ˑ\u200d]")
 

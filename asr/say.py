@@ -46,5 +46,7 @@ def say(text: str, path: str | Path, voice: str = "en-us", words_per_minute: int
     try:
         soundfile.write(str(path), samples, rate)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be written ({error}); give a name that ends in .wav, .flac or .ogg") from None
+        raise ValueError(
+            f"{path}: cannot be written ({error}); give a name that ends in .wav, .flac or .ogg"
+        ) from None
     return len(samples) / rate

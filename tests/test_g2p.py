@@ -24,8 +24,8 @@ def test_capitals_without_a_vowel_are_spelt(phones: PhoneSet):
 
 def test_other_languages_use_the_phones_of_the_model(phones: PhoneSet):
     german = said("Brücke", phones, "de")
-    assert german == "b ɹ ʊ k ə"  # ʁ and ʏ have no place in the inventory
-    assert said("perro", phones, "es") == "p ɛ ɹ oʊ"
+    assert german == "b ɹ ʊ k ə"  # ɾ and ʏ have no place in the inventory
+    assert said("perro", phones, "es") == "p eɪ ɹ oʊ"
 
 
 def test_words_keep_their_places(phones: PhoneSet):
@@ -40,8 +40,8 @@ def test_a_name_of_one_word_is_one_pronunciation_however_long_the_list(phones: P
 
 
 def test_unknown_language(phones: PhoneSet):
-    with pytest.raises(ValueError, match="no language 'klingon'; try en-us"):
-        pronounce(["word"], phones, "klingon")
+    with pytest.raises(ValueError, match="no language 'nobody'; try en-us"):
+        pronounce(["word"], phones, "nobody")
 
 
 def test_stress_marks():
