@@ -53,9 +53,9 @@ def load(source: str | Path) -> np.ndarray:
     if not np.isfinite(mono).all():
         raise AudioError(f"{name}: holds samples that are no numbers (NaN or infinite)")
     if rate != SAMPLE_RATE:
-        import librosa
+        import soxr  # what librosa.resample calls, without the compilation that its first call waits for
 
-        mono = librosa.resample(mono, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq")
+        mono = soxr.resample(mono, rate, SAMPLE_RATE, quality="HQ")
     return np.ascontiguousarray(mono, np.float32)
 
 
