@@ -77,8 +77,13 @@ def evaluate(
     words: set[str] | None = None,
     progress: Callable[[float], None] = lambda seconds: None,
 ) -> Evaluation:
-    """Transcribe and score. `words`: for recall, in normal form. Utterances without text are left out."""
+    """Transcribe and score. `words`: for recall, in normal form. Utterances without text are left out.
+
+    Raises ValueError where no utterance has a text.
+    """
     usable = [u for u in utterances if normalize(u.text)]
+    if not usable:
+        raise ValueError("no recording in the manifest has a text to compare with")
     began = time.perf_counter()
     results = list(recognizer.stream([u.path for u in usable], progress))
     wall_s = time.perf_counter() - began

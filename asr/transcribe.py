@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,7 +43,9 @@ class _Recording:
 class Recognizer:
     """An acoustic model, a lexicon and a language model, ready to transcribe."""
 
-    def __init__(self, model: AcousticModel, lexicon: Lexicon, lm: NgramModel | None, options: DecoderOptions) -> None:
+    def __init__(
+        self, model: AcousticModel, lexicon: Lexicon, lm: NgramModel | None, options: DecoderOptions
+    ) -> None:
         self.model, self.lexicon = model, lexicon
         self.decoder = Decoder(lexicon, lm, model.phones, options)
 
@@ -58,9 +61,10 @@ class Recognizer:
         options: DecoderOptions | None = None,
         user_lexicon: bool = True,
     ) -> Recognizer:
-        """The embedded model and language model unless others are named; the base lexicon, the user's, then `lexicon` files
-        and `words`, whose pronunciations G2P guesses.
+        """The embedded model and language model unless others are named.
 
+        The base lexicon comes first, then the user's, the `lexicon` files, and `words`, whose pronunciations
+        G2P guesses.
         Raises ValueError (LexiconError for bad lexicon lines) and OSError, each in words for the user.
         """
         from asr.model.checkpoint import load_model
@@ -79,7 +83,9 @@ class Recognizer:
             stacked += Lexicon.from_words(words, g2p)
         if lm is not None and not Path(lm).is_file():
             raise ValueError(f"{lm}: no such language model file")
-        return cls(acoustic, stacked, NgramModel.read(lm or paths.language_model()), options or DecoderOptions())
+        return cls(
+            acoustic, stacked, NgramModel.read(lm or paths.language_model()), options or DecoderOptions()
+        )
 
     def transcribe(self, recordings: Sequence[str | Path]) -> list[Transcript]:
         """Transcripts of the files in their order. Raises AudioError at the first that cannot be read."""
@@ -106,7 +112,10 @@ class Recognizer:
     def transcribe_waveform(self, waveform: np.ndarray) -> Transcript:
         """Mono float32 at 16 kHz -> its transcript."""
         recording = _Recording(
-            path="", duration_s=len(waveform) / audio.SAMPLE_RATE, waveform=waveform, segments=audio.cut(waveform)
+            path="",
+            duration_s=len(waveform) / audio.SAMPLE_RATE,
+            waveform=waveform,
+            segments=audio.cut(waveform),
         )
         return self._transcript(recording, self._decode([recording])[0])
 
@@ -123,13 +132,14 @@ class Recognizer:
     def _decode(
         self, recordings: Sequence[_Recording], progress: Callable[[float], None] = lambda seconds: None
     ) -> list[list[list[Hypothesis]]]:
-        """For each recording, for each of its segments, the hypotheses; segments of like length go together."""
+        """For each recording, for each of its segments, the hypotheses; like lengths go together."""
         pieces = [(i, k) for i, r in enumerate(recordings) for k in range(len(r.segments))]
         pieces.sort(key=lambda p: _length(recordings[p[0]].segments[p[1]]))
         results: list[list[list[Hypothesis]]] = [[[] for _ in r.segments] for r in recordings]
         for batch in _batches(pieces, lambda p: _length(recordings[p[0]].segments[p[1]]) / audio.SAMPLE_RATE):
             waveforms = [
-                recordings[i].waveform[recordings[i].segments[k].start : recordings[i].segments[k].end] for i, k in batch
+                recordings[i].waveform[recordings[i].segments[k].start : recordings[i].segments[k].end]
+                for i, k in batch
             ]
             log_probs, lengths = self.model.log_probs(waveforms)
             for (i, k), found in zip(batch, self.decoder.decode(log_probs, lengths), strict=True):
@@ -160,7 +170,7 @@ class Recognizer:
             yield Word(
                 text=text,
                 start_s=round(offset_s + frames[0] * self.model.frame_s, 3),
-                # CTC says where a phone begins, not how long it lasts: a word ends a frame after its last phone's.
+                # CTC says where a phone begins, not how long it lasts: a word ends a frame after that.
                 end_s=round(offset_s + (frames[-1] + 1) * self.model.frame_s, 3),
                 phones=tuple(self.model.phones.symbols[t] for t in hypothesis.token_ids[first:last]),
             )
@@ -224,13 +234,13 @@ def _batches(
 
 
 def _combine(found: list[list[Hypothesis]], nbest: int) -> tuple[tuple[str, float], ...]:
-    """The best texts of the whole recording from the n-best lists of its segments."""
+    """The best different texts of the whole recording from the n-best lists of its segments."""
     combined: list[tuple[str, float]] = [("", 0.0)]
     for hypotheses in found:
-        joined = [
-            (f"{text} {' '.join(h.words)}".strip(), score + h.score) for text, score in combined for h in hypotheses
-        ]
-        combined = sorted(joined, key=lambda item: -item[1])[:nbest]
+        scores: dict[str, float] = {}
+        for text, score in combined:
+            for h in hypotheses:
+                joined = f"{text} {' '.join(h.words)}".strip()
+                scores[joined] = max(score + h.score, scores.get(joined, -math.inf))
+        combined = sorted(scores.items(), key=lambda item: -item[1])[:nbest]
     return tuple(combined)
-
-

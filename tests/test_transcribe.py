@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asr import audio
+from asr.audio import SAMPLE_RATE, AudioError
+from asr.lexicon import LexiconError
+from asr.manifest import read_manifest
+from asr.metrics import Errors, align, count_errors, phone_errors
+from asr.text import normalize
+from asr.transcribe import Failure, Recognizer, _combine, choose_device
+from asr.types import Hypothesis, Transcript
+
+READ = ("read-1", "read-2", "name-zolvaniq")
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(int(seconds * SAMPLE_RATE), np.float32)
+
+
+def word_errors(reference: str, heard: str) -> Errors:
+    return count_errors(align(normalize(reference).split(), heard.split()))
+
+
+@pytest.fixture(scope="module")
+def single(recognizer: Recognizer, examples: Path) -> dict[str, Transcript]:
+    return {name: recognizer.transcribe([examples / f"{name}.opus"])[0] for name in READ}
+
+
+def test_clear_speech_is_written_down(single: dict[str, Transcript], examples: Path):
+    utterances = {u.path.stem: u for u in read_manifest(examples / "examples.tsv")}
+    errors = sum((word_errors(utterances[n].text, single[n].text) for n in ("read-1", "read-2")), Errors())
+    assert errors.rate < 0.25
+    for name in READ:
+        assert single[name].duration_s == pytest.approx(utterances[name].duration, abs=0.01)
+
+
+def test_words_have_times_in_order_and_the_phones_of_their_spelling(
+    recognizer: Recognizer, single: dict[str, Transcript]
+):
+    transcript, spoken = single["read-1"], recognizer.lexicon.pronunciations()
+    assert " ".join(w.text for w in transcript.words) == transcript.text
+    for word in transcript.words:
+        assert word.phones in spoken[word.text]
+    edges = [t for w in transcript.words for t in (w.start_s, w.end_s)]
+    assert edges == sorted(edges) and 0 < edges[0] < 1 and 3 < edges[-1] <= transcript.duration_s
+
+
+def test_together_or_alone_results_are_the_same_and_in_order(
+    recognizer: Recognizer, single: dict[str, Transcript], examples: Path, tmp_path: Path
+):
+    (tmp_path / "empty.wav").touch()
+    recordings = [examples / f"{name}.opus" for name in READ]
+    told: list[float] = []
+    results = list(recognizer.stream([*recordings[:2], tmp_path / "empty.wav", recordings[2]], told.append))
+    failure = results.pop(2)
+    assert isinstance(failure, Failure) and failure.reason == f"{tmp_path}/empty.wav: the file is empty"
+    for name, result in zip(READ, results, strict=True):
+        assert isinstance(result, Transcript) and Path(result.path).stem == name
+        assert result.text == single[name].text
+        assert result.score == pytest.approx(single[name].score, rel=0.02)
+    assert sum(told) == pytest.approx(sum(t.duration_s for t in single.values()), abs=0.01)
+    with pytest.raises(AudioError, match="empty"):
+        recognizer.transcribe([recordings[0], tmp_path / "empty.wav"])
+
+
+def test_long_recordings_are_the_sum_of_their_parts(
+    recognizer: Recognizer, single: dict[str, Transcript], examples: Path, tmp_path: Path
+):
+    parts = [audio.load(examples / f"{name}.opus") for name in READ] * 2
+    waveform = np.concatenate([np.concatenate([part, silence(3)]) for part in parts])
+    soundfile.write(tmp_path / "long.flac", waveform, SAMPLE_RATE)
+    transcript = recognizer.transcribe([tmp_path / "long.flac"])[0]
+    assert word_errors(" ".join(single[n].text for n in READ * 2), transcript.text).rate < 0.2
+    starts = np.cumsum([0, *(len(part) / SAMPLE_RATE + 3 for part in parts)])
+    first = [next(w for w in transcript.words if w.start_s >= s - 0.2) for s in starts[:-1]]
+    for word, begin, name in zip(first, starts, READ * 2, strict=False):
+        assert word.start_s - begin == pytest.approx(single[name].words[0].start_s, abs=0.15)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.05, 3.0, 60.0])
+def test_silence_and_scraps_have_no_words(recognizer: Recognizer, seconds: float):
+    hiss = np.random.default_rng(0).standard_normal(int(seconds * SAMPLE_RATE)).astype(np.float32)
+    for waveform in (silence(seconds), 1e-2 * hiss[: SAMPLE_RATE // 20]):
+        transcript = recognizer.transcribe_waveform(waveform)
+        assert transcript.text == "" and transcript.words == ()
+        assert transcript.duration_s == pytest.approx(len(waveform) / SAMPLE_RATE)
+
+
+def test_emissions_are_probabilities_in_time(recognizer: Recognizer, examples: Path, phones):
+    waveform = audio.load(examples / "read-1.opus")
+    emissions = recognizer.emissions(waveform)
+    assert emissions.log_probs.shape[1] == len(phones)
+    assert np.allclose(np.exp(emissions.log_probs).sum(1), 1, atol=1e-3)
+    assert len(emissions.log_probs) * emissions.frame_s == pytest.approx(len(waveform) / SAMPLE_RATE, abs=0.1)
+
+
+def test_phones_are_heard_without_a_lexicon(recognizer: Recognizer, examples: Path):
+    rows = (examples / "examples.phones.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    errors = Errors()
+    for path, spoken in (row.split("\t") for row in rows[:2]):
+        heard = recognizer.heard_phones(audio.load(examples / path))
+        errors += phone_errors([[word.split()] for word in spoken.split(" | ")], heard)
+    assert errors.rate < 0.3
+
+
+def hypothesis(words: str, score: float) -> Hypothesis:
+    return Hypothesis(
+        words=tuple(words.split()), token_ids=(), token_frames=(), word_ends=(), acoustic_score=score,
+        lm_score=0.0, score=score,
+    )  # fmt: skip
+
+
+def test_alternatives_of_the_whole_are_the_best_of_all_combinations():
+    segments = [
+        [hypothesis("a", -1), hypothesis("a b", -1.5), hypothesis("", -4)],
+        [hypothesis("b c", -2), hypothesis("c", -2.25), hypothesis("d", -2.5)],
+        [hypothesis("e", 0), hypothesis("f", -0.3)],
+    ]
+    expected: dict[str, float] = {}
+    for ways in itertools.product(*segments):
+        text = " ".join(" ".join(h.words) for h in ways).strip()
+        expected[text] = max(expected.get(text, -99.0), sum(h.score for h in ways))
+    best = sorted(expected.items(), key=lambda item: -item[1])
+    assert len({text for text, _ in best}) < 18  # "a b c e" can be had in two ways
+    for nbest in (1, 2, 5):
+        assert _combine(segments, nbest) == tuple(best[:nbest])
+    assert _combine([], 3) == (("", 0.0),)
+
+
+def test_devices():
+    import torch
+
+    assert choose_device("cpu") == "cpu"
+    assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ValueError, match="unknown device 'tpu': take auto, cpu or cuda"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match=r"no CUDA device .* --device cpu"):
+            choose_device("cuda")
+
+
+@pytest.mark.parametrize("option", ["lexicon", "lm", "model"])
+def test_a_part_that_is_missing_is_named(tmp_path: Path, option: str):
+    missing = tmp_path / "none"
+    with pytest.raises(ValueError, match=f"{missing}: no "):
+        Recognizer.load(user_lexicon=False, **{option: [missing] if option == "lexicon" else missing})
+
+
+def test_bad_lexicon_lines_and_words_stop_the_load(tmp_path: Path):
+    (tmp_path / "words.txt").write_text("fine\tf aɪ n\nbad\tq q\n", encoding="utf-8")
+    with pytest.raises(LexiconError, match=r"words\.txt:2: unknown phone 'q'"):
+        Recognizer.load(user_lexicon=False, lexicon=[tmp_path / "words.txt"])
+    with pytest.raises(LexiconError, match=r"--words:2: '\.\.\.' cannot be guessed"):
+        Recognizer.load(user_lexicon=False, words=["fine", "..."])
