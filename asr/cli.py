@@ -5,6 +5,8 @@ Everything heavy is imported inside the commands, so that help and errors come a
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +26,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
-LexiconOption = Annotated[list[Path] | None, typer.Option("--lexicon", help="lexicon file to add (repeatable)")]
-WordsOption = Annotated[str | None, typer.Option("--words", help='words to add, "NAME, NAME", pronounced as spelt')]
+LexiconOption = Annotated[
+    list[Path] | None, typer.Option("--lexicon", help="lexicon file to add (repeatable)")
+]
+WordsOption = Annotated[
+    str | None, typer.Option("--words", help='words to add, "NAME, NAME", pronounced as spelt')
+]
 LmOption = Annotated[Path | None, typer.Option("--lm", help="ARPA language model (plain, .gz, .xz)")]
 ModelOption = Annotated[Path | None, typer.Option("--model", help="folder of an acoustic model")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 BeamOption = Annotated[int, typer.Option("--beam-size", help="most hypotheses alive at a time", min=1)]
-UserOption = Annotated[bool, typer.Option("--user-lexicon/--no-user-lexicon", help="use your own words (user.txt)")]
+UserOption = Annotated[
+    bool, typer.Option("--user-lexicon/--no-user-lexicon", help="use your own words (user.txt)")
+]
 
 
 def main() -> None:
@@ -42,8 +50,14 @@ def main() -> None:
 
 
 def fail(message: str) -> NoReturn:
-    print(f"asr: {message}", file=sys.stderr)
+    warn(message)
     raise typer.Exit(2)
+
+
+def warn(message: str) -> None:
+    """Each line of the message on stderr."""
+    for line in message.splitlines():
+        print(f"asr: {line}", file=sys.stderr)
 
 
 @contextmanager
@@ -61,6 +75,7 @@ def callback(version: Annotated[bool, typer.Option("--version", help="print the 
     if version:
         print(asr.__version__)
         raise typer.Exit
+    logging.basicConfig(format="asr: %(message)s", force=True)
 
 
 @app.command()
@@ -72,7 +87,9 @@ def transcribe(
     model: ModelOption = None,
     device: DeviceOption = "auto",
     format: Annotated[str, typer.Option("--format", help="txt or json")] = "txt",
-    output_dir: Annotated[Path | None, typer.Option("--output-dir", help="a file for each recording goes here")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", help="write a file for each recording here")
+    ] = None,
     beam_size: BeamOption = 1000,
     nbest: Annotated[int, typer.Option("--nbest", help="print the N best texts with scores", min=1)] = 1,
     user_lexicon: UserOption = True,
@@ -84,33 +101,35 @@ def transcribe(
 
     files, errors = audio.find(path)
     for error in errors:
-        print(f"asr: {error}", file=sys.stderr)
+        warn(error)
     if not files:
         raise typer.Exit(2)
     with one_line_errors():
         recognizer = _load(lexicon, words, lm, model, device, beam_size, nbest, user_lexicon)
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
+            written_to = _output_paths(files, output_dir, formats.EXTENSIONS[format])
         from asr.transcribe import Failure
 
-        failed = bool(errors)
-        finished = []
+        done, finished = 0, []
         with _progress(len(files)) as advance:
             for result in recognizer.stream(files):
                 advance()
                 if isinstance(result, Failure):
-                    print(f"asr: {result.reason}", file=sys.stderr)
-                    failed = True
+                    warn(result.reason)
                     continue
+                done += 1
                 if output_dir is not None:
-                    _write(output_dir, result, format)
+                    _write(written_to[result.path], result, format)
                 elif format == "json":
                     finished.append(result)
                 else:
                     print(formats.txt(result, named=len(files) > 1), flush=True)
         if format == "json" and output_dir is None:
             print(formats.as_json(finished))
-    if failed:
+    if not done:
+        raise typer.Exit(2)
+    if errors or done < len(files):
         raise typer.Exit(1)
 
 
@@ -123,9 +142,13 @@ def evaluate(
     model: ModelOption = None,
     device: DeviceOption = "auto",
     beam_size: BeamOption = 1000,
-    recall: Annotated[Path | None, typer.Option("--recall", help="words (one a line) whose recall to print")] = None,
+    recall: Annotated[
+        Path | None, typer.Option("--recall", help="words (one a line) whose recall to print")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", help="only the first N utterances", min=0)] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers (rates as fractions)")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the numbers (rates as fractions)")
+    ] = None,
     user_lexicon: UserOption = True,
 ) -> None:
     """Word and phone error rates on transcribed recordings."""
@@ -138,13 +161,13 @@ def evaluate(
         utterances = [u for file in manifest for u in read_manifest(file)]
         chosen = set()
         if recall is not None:
-            chosen = {normalize(line) for line in recall.read_text(encoding="utf-8").splitlines() if normalize(line)}
+            chosen = {normalize(word) for word in _lines(recall)} - {""}
         recognizer = _load(lexicon, words, lm, model, device, beam_size, 1, user_lexicon)
         from asr.evaluate import evaluate as run
 
         result = run(recognizer, utterances[:limit] if limit else utterances, chosen or None)
         for failure in result.failures:
-            print(f"asr: {failure.reason}", file=sys.stderr)
+            warn(failure.reason)
         low, high = result.interval
         print(f"WER    {result.words.rate:7.2%}  ({low:.2%} to {high:.2%}, 95 % bootstrap over utterances)")
         print(f"PER    {result.phones.rate:7.2%}  (greedy, {result.phones.total} phones)")
@@ -180,8 +203,8 @@ def say(
 
 
 def _load(
-    lexicon: list[Path] | None, words: str | None, lm: Path | None, model: Path | None, device: str, beam_size: int,
-    nbest: int, user_lexicon: bool,
+    lexicon: list[Path] | None, words: str | None, lm: Path | None, model: Path | None, device: str,
+    beam_size: int, nbest: int, user_lexicon: bool,
 ) -> Recognizer:  # fmt: skip
     from asr.decoder import DecoderOptions
     from asr.transcribe import Recognizer
@@ -196,17 +219,37 @@ def _load(
         user_lexicon=user_lexicon,
     )
     for note in recognizer.lexicon.notes:
-        print(f"asr: {note}", file=sys.stderr)
+        warn(note)
     return recognizer
 
 
-def _write(folder: Path, transcript: Transcript, format: str) -> None:
-    """One recording into folder/NAME.txt or .json;"""
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+
+
+def _output_paths(files: list[str], folder: Path, extension: str) -> dict[str, Path]:
+    """Where each recording's text goes: folders below their common one are kept, equal names are numbered."""
+    real = {file: Path(os.path.abspath("stdin" if file == "-" else file)) for file in files}
+    common = os.path.commonpath([path.parent for path in real.values()])
+    taken: dict[Path, str] = {}
+    for file, path in real.items():
+        target, number = folder / path.relative_to(common).with_suffix(extension), 1
+        while target in taken:
+            number += 1
+            target = target.with_name(f"{path.stem}-{number}{extension}")
+        taken[target] = file
+    return {file: target for target, file in taken.items()}
+
+
+def _write(path: Path, transcript: Transcript, format: str) -> None:
     from asr import formats
 
     text = formats.as_json([transcript]) if format == "json" else formats.txt(transcript)
-    name = "stdin" if transcript.path == "-" else Path(transcript.path).stem
-    (folder / f"{name}{formats.EXTENSIONS[format]}").write_text(text + "\n", encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 @contextmanager
