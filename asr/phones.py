@@ -91,8 +91,9 @@ class PhoneSet:
 
     def encode(self, phones: tuple[str, ...]) -> list[int]:
         """Token ids of valid phones. Raises UnknownPhone."""
+        ids = self.ids
         try:
-            return [self.ids[phone] for phone in phones]
+            return [ids[phone] for phone in phones]
         except KeyError as error:
             raise UnknownPhone(error.args[0], self.nearest(error.args[0])) from None
 

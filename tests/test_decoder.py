@@ -47,7 +47,7 @@ def test_scores_are_sums_over_alignments_and_pronunciations(tmp_path: Path) -> N
     # All n-grams are explicit and histories tell word sequences apart: nothing is approximated.
     for seed in range(25):
         rng = np.random.default_rng(seed)
-        lm = NgramModel.read(_closed(write_arpa(tmp_path / f"{seed}.arpa", 3, seed, keep=1.0)))
+        lm = NgramModel.read(close(write_arpa(tmp_path / f"{seed}.arpa", 3, seed, keep=1.0)))
         options = DecoderOptions(lm_weight=0.7, word_score=0.5, **WIDE)
         lexicon = random_lexicon(rng, WORDS[:3])
         log_probs = emissions(rng, 5)
@@ -60,7 +60,7 @@ def test_scores_are_sums_over_alignments_and_pronunciations(tmp_path: Path) -> N
 def test_nbest_scores_are_exact_for_one_pronunciation_each(tmp_path: Path) -> None:
     for seed in range(15):
         rng = np.random.default_rng(seed)
-        lm = NgramModel.read(_closed(write_arpa(tmp_path / f"{seed}.arpa", 3, seed, keep=1.0)))
+        lm = NgramModel.read(close(write_arpa(tmp_path / f"{seed}.arpa", 3, seed, keep=1.0)))
         options = DecoderOptions(lm_weight=0.7, word_score=0.5, nbest=4, **WIDE)
         lexicon = random_lexicon(rng, WORDS[:3])
         lexicon = Lexicon(tuple({e.word: e for e in lexicon.entries}.values()))
@@ -73,7 +73,7 @@ def test_nbest_scores_are_exact_for_one_pronunciation_each(tmp_path: Path) -> No
             assert hypothesis.score == pytest.approx(dict(expected)[hypothesis.words], abs=2e-3)
 
 
-def _closed(path: Path) -> Path:
+def close(path: Path) -> Path:
     """The same model with backoff out of reach."""
     lines = []
     for line in path.read_text(encoding="utf-8").split("\n"):
@@ -84,7 +84,8 @@ def _closed(path: Path) -> Path:
 
 
 def test_best_words_with_backoff(tmp_path: Path) -> None:
-    """Where backoff is in play the search may prefer it to an n-gram that is worse than it: rarely, and never by far."""
+    """Where backoff is in play the search may prefer it to an n-gram that is worse than it: rarely, and never
+    by far."""
     agree, seeds = 0, 60
     for seed in range(seeds):
         rng = np.random.default_rng(seed)

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import heapq
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue, Empty
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from asr.decoder.graph import build_graph
+from asr.decoder.added import Added, AddedView, AddedWords
+from asr.decoder.graph import Graph, build_graph
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
 from asr.decoder.search import MOST_TOKENS, GraphView, ctc_score, place_tokens
-from asr.decoder.vocabulary import build_vocabulary
+from asr.decoder.vocabulary import Vocabulary, WordScorer, build_vocabulary, check_length
 from asr.decoder.workspace import Paths, Workspace
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
 from asr.types import Hypothesis
+
+
+class _View:
+    """Graph and vocabulary of one version: the addresses for the kernels, and the arrays to keep alive
+    meanwhile."""
+
+    def __init__(self, graph: Graph, vocabulary: Vocabulary, removed: np.ndarray, added: AddedView) -> None:
+        self._keep = (graph, vocabulary, removed, added)
+        self.graph = GraphView(
+            nodes=graph.nodes.ctypes.data, words=graph.nodes.shape[1] - 1, arcs=graph.arcs.ctypes.data,
+            ends=graph.ends.ctypes.data, chains=graph.chains.ctypes.data, backoffs=graph.backoffs.ctypes.data,
+            tokens=vocabulary.tokens.ctypes.data, offsets=vocabulary.offsets.ctypes.data,
+            word_of=vocabulary.word.ctypes.data, removed=removed.ctypes.data, heads=added.heads.ctypes.data,
+            links=added.links.ctypes.data, groups=added.groups.ctypes.data, num_groups=len(added.groups),
+            added_nodes=added.nodes.ctypes.data, added_ends=added.ends.ctypes.data, version=added.version,
+            bonus=max(graph.bonus, added.bonus),
+        )  # fmt: skip
 
 
 class Decoder:
@@ -49,27 +69,77 @@ class Decoder:
         self._vocabulary = build_vocabulary(lexicon.entries, phones, language_model, self.options)
         lm = language_model or flat_model()
         self._graph = build_graph(self._vocabulary, lm, len(phones), self.options.lm_weight)
-        self._end_scores = np.zeros(len(self._graph.backoffs), np.float32)
+        self._end_scores: np.ndarray = np.zeros(len(self._graph.backoffs), np.float32)
         if language_model is not None and language_model.end > 0:
-            self._end_scores = self.options.lm_weight * lm.scores_after(self._graph.states, lm.end)
+            self._end_scores = np.float32(self.options.lm_weight) * lm.scores_after(self._graph.states, lm.end)
         self._removed = np.zeros(len(self._vocabulary.words), np.int8)
+        self._added = AddedWords(self._graph, len(self._vocabulary))
+        self._scorer = WordScorer(language_model, self.options)
+        self._lock = threading.Lock()
         self._free: SimpleQueue[Workspace] = SimpleQueue()
+        self._view = self._new_view()
 
-    def _view(self) -> GraphView:
-        graph, vocabulary = self._graph, self._vocabulary
-        return GraphView(
-            nodes=graph.nodes.ctypes.data, words=graph.nodes.shape[1] - 1, arcs=graph.arcs.ctypes.data,
-            ends=graph.ends.ctypes.data, chains=graph.chains.ctypes.data, backoffs=graph.backoffs.ctypes.data,
-            tokens=vocabulary.tokens.ctypes.data, offsets=vocabulary.offsets.ctypes.data,
-            word_of=vocabulary.word.ctypes.data, removed=self._removed.ctypes.data, links=0, added_nodes=0,
-            added_ends=0, added_root=-1, bonus=graph.bonus,
-        )  # fmt: skip
+    def add(
+        self,
+        word: str,
+        pronunciations: Sequence[Sequence[str]],
+        weight: float = 1.0,
+        like: str = "",
+        boost: float = 0.0,
+    ) -> None:
+        """From the next `decode` on `word` is heard in these pronunciations too. See the lexicon format for
+        the rest.
+
+        Any thread may add while others decode. Raises UnknownPhone, and ValueError for a pronunciation of no
+        or too many phones.
+        """
+        for phones in pronunciations:
+            self.add_entry(
+                Entry(word=word, phones=tuple(phones), weight=weight, like=like, boost=boost, source="add")
+            )
+
+    def add_entry(self, entry: Entry) -> None:
+        """Like `add`, with an entry of a lexicon."""
+        tokens = self.phones.encode(entry.phones)
+        check_length(entry, len(tokens))
+        scored = self._scorer(entry)
+        with self._lock:
+            word_id = self._word_ids.setdefault(entry.word, len(self._word_ids))
+            self._added.add(
+                Added(
+                    entry.word, word_id, np.array(tokens, np.int16), scored.lm_id, scored.score, scored.unknown
+                )
+            )  # fmt: skip
+            self._view = self._new_view()
+
+    def remove(self, word: str) -> None:
+        """From the next `decode` on `word` is not heard any more. Raises ValueError for a word that is not
+        there."""
+        with self._lock:
+            word_id = self._word_ids.get(word, -1)
+            was_added = self._added.remove(word_id)
+            compiled = 0 <= word_id < len(self._removed) and not self._removed[word_id]
+            if not was_added and not compiled:
+                raise ValueError(f"{word!r} is not in the vocabulary")
+            if compiled:
+                # A decode in progress keeps the array that it began with.
+                self._removed = self._removed.copy()
+                self._removed[word_id] = 1
+            self._view = self._new_view()
+
+    @functools.cached_property
+    def _word_ids(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self._vocabulary.words)}
+
+    def _new_view(self) -> _View:
+        return _View(self._graph, self._vocabulary, self._removed, self._added.view())
 
     def decode(self, log_probs: Any, lengths: Any = None) -> list[list[Hypothesis]]:
-        """Hypotheses of each utterance, best first, at most `options.nbest`, at least one (perhaps without words).
+        """Hypotheses of each utterance, best first, at most `options.nbest`, at least one (perhaps without
+        words).
 
-        `log_probs`: (batch, frames, tokens) float32, natural log, numpy or torch; `lengths`: (batch,) frames of each.
-        Raises ValueError for shapes that do not fit, lengths beyond the frames, and NaN.
+        `log_probs`: (batch, frames, tokens) float32, natural log, numpy or torch; `lengths`: (batch,) frames
+        of each. Raises ValueError for shapes that do not fit, lengths beyond the frames, and NaN.
         """
         utterances = _utterances(log_probs, lengths, len(self.phones))
         threads = min(self.options.num_threads or len(os.sched_getaffinity(0)), len(utterances))
@@ -83,10 +153,10 @@ class Decoder:
             workspace = self._free.get_nowait()
         except Empty:
             workspace = Workspace(self.options)
-        view = self._view()
-        workspace.begin(view, self._graph.start)
-        workspace.advance(view, log_probs)
-        paths = workspace.finish(view, self._end_scores)
+        view = self._view
+        workspace.begin(view.graph, self._graph.start)
+        workspace.advance(view.graph, log_probs)
+        paths = workspace.finish(view.graph, self._end_scores)
         found = best_paths(paths, self.options.nbest, self._words_of)
         hypotheses = [self._hypothesis(log_probs, paths.records[chosen], score) for chosen, score in found]
         self._free.put(workspace)
@@ -98,26 +168,39 @@ class Decoder:
         return hypotheses
 
     def _words_of(self, pronunciations: Sequence[int]) -> tuple[str, ...]:
-        words, word = self._vocabulary.words, self._vocabulary.word
-        return tuple(words[word[i]] for i in pronunciations)
+        vocabulary, compiled = self._vocabulary, len(self._vocabulary)
+        return tuple(
+            vocabulary.words[vocabulary.word[i]] if i < compiled else self._added.entries[i - compiled].word
+            for i in pronunciations
+        )
+
+    def _said(self, pronunciation: int) -> Added:
+        """A pronunciation, compiled or added."""
+        vocabulary, i = self._vocabulary, pronunciation
+        if i >= len(vocabulary):
+            return self._added.entries[i - len(vocabulary)]
+        return Added(
+            vocabulary.words[vocabulary.word[i]], int(vocabulary.word[i]),
+            vocabulary.tokens[vocabulary.offsets[i] : vocabulary.offsets[i + 1]], int(vocabulary.lm_id[i]),
+            float(vocabulary.score[i]), bool(vocabulary.unknown[i]),
+        )  # fmt: skip
 
     def _hypothesis(self, log_probs: np.ndarray, records: np.ndarray, score: float) -> Hypothesis:
-        vocabulary, lm_weight = self._vocabulary, self.options.lm_weight
-        path = records["pronunciation"]
-        pieces = [vocabulary.tokens[vocabulary.offsets[i] : vocabulary.offsets[i + 1]] for i in path]
-        tokens = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)
-        word_ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
+        lm_weight = self.options.lm_weight
+        path = [self._said(i) for i in records["pronunciation"].tolist()]
+        tokens = np.concatenate([said.tokens for said in path]) if path else np.zeros(0, np.int16)
+        word_ends = np.cumsum([len(said.tokens) for said in path], dtype=np.int32)
         frames = np.zeros(len(tokens), np.int32)
         place_tokens(log_probs, len(self.phones), tokens, word_ends, records["frame"].copy(), frames)
         lm_score = 0.0
-        bonus = float(vocabulary.score[path].sum())
+        bonus = sum(said.score for said in path)
         if self._lm is not None:
-            ids = [*vocabulary.lm_id[path].tolist(), *([self._lm.end] if self._lm.end > 0 else [])]
+            ids = [*(said.lm_id for said in path), *([self._lm.end] if self._lm.end > 0 else [])]
             lm_score = self._lm.score_ids(ids)
             # What an unknown word scores stands in place of the language model's <unk>.
-            bonus -= lm_weight * float(self._lm.log_prob[0]) * int(vocabulary.unknown[path].sum())
+            bonus -= lm_weight * float(self._lm.log_prob[0]) * sum(said.unknown for said in path)
         return Hypothesis(
-            words=self._words_of(path.tolist()),
+            words=tuple(said.word for said in path),
             token_ids=tuple(tokens.tolist()),
             token_frames=tuple(frames.tolist()),
             word_ends=tuple(word_ends.tolist()),
@@ -162,7 +245,8 @@ def greedy(log_probs: Any, lengths: Any, phones: PhoneSet) -> list[tuple[str, ..
 
 
 def best_paths(paths: Paths, nbest: int, words_of: Any) -> list[tuple[list[int], float]]:
-    """The `nbest` best (records, score) with different words: the final records, and what was merged into them."""
+    """The `nbest` best (records, score) with different words: the final records, and what was merged into
+    them."""
     finals, records = paths.finals, paths.records
     if nbest == 1:
         if not len(finals):
@@ -172,7 +256,8 @@ def best_paths(paths: Paths, nbest: int, words_of: Any) -> list[tuple[list[int],
     merged: dict[int, list[tuple[int, float, int]]] = {}
     for kept, lost, cost, frame in paths.merges.tolist():
         merged.setdefault(kept, []).append((lost, cost, frame))
-    # A partial path: how far its score is below, a number for ties, the record to go back from, and what follows it.
+    # A partial path: how far its score is below, a number for ties, the record to go back from, and what
+    # follows it.
     heap: list[tuple[float, int, int, tuple[int, ...]]] = [
         (-score, k, record, ()) for k, (score, record) in enumerate(finals.tolist())
     ]

@@ -1,10 +1,12 @@
-"""The search space: for every history of the language model a tree of the words that it names, joined by backoff.
+"""The search space: for every history of the language model a tree of the words that it names, joined by
+backoff.
 
-A history with explicit successors owns a tree of just those words' pronunciations; from its root one step of backoff leads to the
-root of the next shorter history, and the empty history owns the whole lexicon. Language-model scores stand as
-far to the front as the tree allows: an arc carries by how much the best score below it falls. Where a single word is left, the rest of
-its pronunciation is a chain, shared by all histories from which the word leads to the same one. This is what
-composing and determinising lexicon and language model would give, without doing either.
+A history with explicit successors owns a tree of just those words' pronunciations; from its root one step of
+backoff leads to the root of the next shorter history, and the empty history owns the whole lexicon.
+Language-model scores stand as far to the front as the tree allows: an arc carries by how much the best score
+below it falls. Where a single word is left, the rest of its pronunciation is a chain, shared by all histories
+from which the word leads to the same one. This is what composing and determinising lexicon and language model
+would give, without doing either.
 """
 
 from __future__ import annotations
@@ -21,16 +23,19 @@ ARC = np.dtype([("score", np.float32), ("to", np.int32)])
 END = np.dtype([("pronunciation", np.int32), ("score", np.float32), ("history", np.int32)])
 CHAIN = np.dtype([("pronunciation", np.int32), ("history", np.int32)])
 BACKOFF = np.dtype([("score", np.float32), ("to", np.int32)])
+USE = np.dtype([("history", np.int32), ("score", np.float32), ("to", np.int32)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
     """Nodes in breadth-first order: node h is the root of history h, history 0 is the empty one.
 
-    `nodes` int64 (nodes + 1, words of 64 tokens + 1): which tokens have a child, then the first arc and, 32 bits higher, the
-    first word end of the node. The arc of a token is the first one plus the number of bits below the token's. An
-    arc leads to node `to`, or, where that is negative, into chain ~to. `states` int32: for each history the language model's state.
-    `start`: the history of a sentence's begin. `bonus`: the most that an arc from a root scores.
+    `nodes` int64 (nodes + 1, words of 64 tokens + 1): which tokens have a child, then the first arc and, 32
+    bits higher, the first word end of the node. The arc of a token is the first one plus the number of bits
+    below the token's. An arc leads to node `to`, or, where that is negative, into chain ~to. `states` int32:
+    for each history the language model's state. `uses[first_use[w] : first_use[w + 1]]`: the histories that
+    name word w of the language model, `unigrams[w]` what it scores after the empty one. `start`: the history
+    of a sentence's begin. `bonus`: the most that an arc from a root scores.
     """
 
     nodes: np.ndarray
@@ -39,73 +44,71 @@ class Graph:
     chains: np.ndarray
     backoffs: np.ndarray
     states: np.ndarray
+    first_use: np.ndarray
+    uses: np.ndarray
+    unigrams: np.ndarray
     start: int
     bonus: float
 
 
 def build_graph(vocabulary: Vocabulary, lm: NgramModel, num_tokens: int, lm_weight: float) -> Graph:
     """`num_tokens`: of the emissions, with blank. All scores are weighted here, once."""
-    by_word = np.argsort(vocabulary.lm_id, kind="stable").astype(np.int32)
-    first_of_word = np.searchsorted(vocabulary.lm_id[by_word], np.arange(len(lm.words) + 1))
-    # Those that the language model does not know belong to the empty history alone.
-    known = ~vocabulary.unknown[by_word]
-    grams = _successors(lm.table, first_of_word, known, by_word)
     is_history = np.zeros(len(lm.log_prob), np.bool_)
-    is_history[grams[0]] = True
+    contexts, words, grams = _above_unigrams(lm.table)
+    is_history[contexts] = True
     states = np.flatnonzero(is_history).astype(np.int32)
-    history = np.full(len(lm.log_prob), 0, np.int32)
+    history = np.zeros(len(lm.log_prob), np.int32)
     history[states] = np.arange(1, len(states) + 1, dtype=np.int32)
     history, skipped = _resolve(history, is_history, lm.suffix, lm.backoff)
     backoffs = np.zeros(len(states) + 1, BACKOFF)
     shorter = lm.suffix[states]
     backoffs["to"][1:] = np.where(shorter >= 0, history[shorter], 0)
     backoffs["score"][1:] = lm_weight * (lm.backoff[states] + np.where(shorter >= 0, skipped[shorter], 0))
+    weight = np.float32(lm_weight)
+    first, uses = _by_word(contexts, words, grams, len(lm.words), history, skipped, lm.log_prob, weight)
+    unigrams = np.zeros(len(lm.words), USE)
+    unigrams["score"] = weight * (lm.log_prob[: len(lm.words)] + skipped[: len(lm.words)])
+    unigrams["to"] = history[: len(lm.words)]
     entries = _entries(
-        *grams, history, skipped, len(states) + 1, by_word, first_of_word, vocabulary.lm_id, vocabulary.unknown,
-        vocabulary.score, lm.log_prob, np.float32(lm_weight),
+        first, uses, unigrams, weight * skipped[0], len(states) + 1, vocabulary.lm_id, vocabulary.unknown,
+        vocabulary.score,
     )  # fmt: skip
-    words = -(-num_tokens // 64)
-    masks, first, arc_score, arc_to, end_arrays, chain_arrays, bonus = _grow(
-        *entries, vocabulary.tokens, vocabulary.offsets, words
+    num_masks = -(-num_tokens // 64)
+    masks, firsts, arc_score, arc_to, end_arrays, chain_arrays, bonus = _grow(
+        *entries, vocabulary.tokens, vocabulary.offsets, num_masks
     )
-    arcs, ends, chains = (np.empty(n, kind) for n, kind in zip(
-        (len(arc_score), len(end_arrays[0]), len(chain_arrays[0])), (ARC, END, CHAIN), strict=True))  # fmt: skip
-    arcs["score"], arcs["to"] = arc_score, arc_to
-    ends["pronunciation"], ends["score"], ends["history"] = end_arrays
-    chains["pronunciation"], chains["history"] = chain_arrays
-    nodes = np.zeros((len(first) // 2, words + 1), np.int64)
-    nodes[:-1, :words] = masks.reshape(-1, words)
-    nodes[:, words] = first[::2].astype(np.int64) | first[1::2].astype(np.int64) << 32
+    nodes = np.zeros((len(firsts) // 2, num_masks + 1), np.int64)
+    nodes[:-1, :num_masks] = masks.reshape(-1, num_masks)
+    nodes[:, num_masks] = firsts[::2].astype(np.int64) | firsts[1::2].astype(np.int64) << 32
     begin = lm.start()
     return Graph(
-        nodes=nodes, arcs=arcs, ends=ends, chains=chains, backoffs=backoffs,
-        states=np.concatenate([np.array([-1], np.int32), states]), start=int(history[begin]) if begin >= 0 else 0,
-        bonus=float(bonus),
+        nodes=nodes, arcs=_records(ARC, arc_score, arc_to), ends=_records(END, *end_arrays),
+        chains=_records(CHAIN, *chain_arrays), backoffs=backoffs,
+        states=np.concatenate([np.array([-1], np.int32), states]), first_use=first, uses=uses, unigrams=unigrams,
+        start=int(history[begin]) if begin >= 0 else 0, bonus=float(bonus),
     )  # fmt: skip
+
+
+def _records(kind: np.dtype, *columns: np.ndarray) -> np.ndarray:
+    records = np.empty(len(columns[0]), kind)
+    for name, column in zip(kind.names or (), columns, strict=True):
+        records[name] = column
+    return records
 
 
 @njit(cache=True)
-def _successors(table, first_of_word, known, by_word):
-    """(context, word, n-gram) of every n-gram above order 1 whose last word is in the lexicon."""
+def _above_unigrams(table):
+    """(context, word, n-gram) of every n-gram above order 1."""
     count = 0
-    for _ in range(2):
-        if _ == 1:
-            contexts, words = np.empty(count, np.int32), np.empty(count, np.int32)
-            grams = np.empty(count, np.int32)
-            count = 0
-        for slot in range(table.shape[0]):
-            if table[slot, 0] < 0:
-                continue
-            word = table[slot, 0] & 0xFFFFFFFF
-            if word + 1 >= first_of_word.shape[0]:
-                continue
-            first, last = first_of_word[word], first_of_word[word + 1]
-            if first == last or not known[first]:
-                continue
-            if _ == 1:
-                contexts[count], words[count] = table[slot, 0] >> 32, word
-                grams[count] = table[slot, 1]
-            count += 1
+    for slot in range(table.shape[0]):
+        count += table[slot, 0] >= 0
+    contexts, words, grams = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
+    at = 0
+    for slot in range(table.shape[0]):
+        if table[slot, 0] >= 0:
+            contexts[at], words[at] = table[slot, 0] >> 32, table[slot, 0] & 0xFFFFFFFF
+            grams[at] = table[slot, 1]
+            at += 1
     return contexts, words, grams
 
 
@@ -126,27 +129,35 @@ def _resolve(history, is_history, suffix, backoff):
 
 
 @njit(cache=True)
-def _entries(
-    contexts, words, grams, history, skipped, num_histories, by_word, first_of_word, lm_id, unknown, bonus, log_prob,
-    lm_weight,
-):  # fmt: skip
-    """Per history its pronunciations in their order: offsets, pronunciation, score, destination."""
-    num_words = first_of_word.shape[0] - 1
-    # N-grams by word, then dealt out to the histories in the order of the pronunciations: no sorting.
-    first = np.zeros(num_words + 1, np.int64)
+def _by_word(contexts, words, grams, num_words, history, skipped, log_prob, weight):
+    """Where each word is explicit: offsets by word, and (history, score, destination) of each place."""
+    first = np.zeros(num_words + 1, np.int32)
     for word in words:
         first[word + 1] += 1
     for word in range(num_words):
         first[word + 1] += first[word]
     place = first[:-1].copy()
-    of_word = np.empty(grams.shape[0], np.int32)
-    offsets = np.zeros(num_histories + 1, np.int64)
+    uses = np.empty(grams.shape[0], USE)
     for i in range(grams.shape[0]):
-        word = words[i]
-        of_word[place[word]] = i
-        place[word] += 1
-        offsets[history[contexts[i]] + 1] += first_of_word[word + 1] - first_of_word[word]
+        at, gram = place[words[i]], grams[i]
+        place[words[i]] += 1
+        uses[at].history = history[contexts[i]]
+        uses[at].score = weight * (log_prob[gram] + skipped[gram])
+        uses[at].to = history[gram]
+    return first, uses
+
+
+@njit(cache=True)
+def _entries(first, uses, unigrams, unknown_score, num_histories, lm_id, unknown, bonus):
+    """Per history its pronunciations in their order: offsets, pronunciation, score, destination."""
+    # Pronunciation by pronunciation into the histories that name the word: all end up in order without
+    # sorting.
+    offsets = np.zeros(num_histories + 1, np.int64)
     offsets[1] = lm_id.shape[0]
+    for p in range(lm_id.shape[0]):
+        if not unknown[p]:
+            for k in range(first[lm_id[p]], first[lm_id[p] + 1]):
+                offsets[uses[k].history + 1] += 1
     for h in range(num_histories):
         offsets[h + 1] += offsets[h]
     place = offsets[:-1].copy()
@@ -154,21 +165,16 @@ def _entries(
     pronunciation, score = np.empty(total, np.int32), np.empty(total, np.float32)
     destination = np.empty(total, np.int32)
     for p in range(lm_id.shape[0]):
-        word = lm_id[p]
-        pronunciation[p] = p
-        destination[p] = history[word]
-        score[p] = bonus[p]
+        pronunciation[p], destination[p] = p, unigrams[lm_id[p]].to
         if unknown[p]:
-            score[p] += lm_weight * skipped[word]
+            score[p] = bonus[p] + unknown_score
             continue
-        score[p] += lm_weight * (log_prob[word] + skipped[word])
-        for k in range(first[word], first[word + 1]):
-            i = of_word[k]
-            at = place[history[contexts[i]]]
-            place[history[contexts[i]]] += 1
-            pronunciation[at] = p
-            score[at] = bonus[p] + lm_weight * (log_prob[grams[i]] + skipped[grams[i]])
-            destination[at] = history[grams[i]]
+        score[p] = bonus[p] + unigrams[lm_id[p]].score
+        for k in range(first[lm_id[p]], first[lm_id[p] + 1]):
+            at = place[uses[k].history]
+            place[uses[k].history] += 1
+            pronunciation[at], destination[at] = p, uses[k].to
+            score[at] = bonus[p] + uses[k].score
     return offsets, pronunciation, score, destination
 
 

@@ -1,7 +1,8 @@
-"""Reads and writes at raw addresses, for kernels in which counting references to arrays would take most of the time.
+"""Reads and writes at raw addresses, for kernels in which counting references to arrays would take most of
+the time.
 
-An address is an int64 (`array.ctypes.data`), an index counts elements of the type. Whoever passes an address keeps its
-array alive. Nothing is checked: the kernels assert their bounds once, where a size is known.
+An address is an int64 (`array.ctypes.data`), an index counts elements of the type. Whoever passes an address
+keeps its array alive. Nothing is checked: the kernels assert their bounds once, where a size is known.
 """
 
 from __future__ import annotations

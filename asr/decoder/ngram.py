@@ -23,13 +23,13 @@ _MISSING_UNKNOWN = -100.0
 
 @dataclass(frozen=True, kw_only=True)
 class NgramModel:
-    """A backoff model. N-grams of all orders are numbered one after the other, unigrams first, so that the number
-    of a unigram is its word id; id 0 is <unk>.
+    """A backoff model. N-grams of all orders are numbered one after the other, unigrams first, so that the
+    number of a unigram is its word id; id 0 is <unk>.
 
     `log_prob`, `backoff`: float32 (n-grams,), natural log. `suffix`: int32 (n-grams,), the n-gram without its
-    first word, -1 for a unigram. `table`: int64 (slots, 2), open-addressing hash of (context n-gram, word) -> n-gram of one order
-    more. A state of the model is the number of the longest n-gram that the history ends in and that has a
-    successor; -1 is the empty history.
+    first word, -1 for a unigram. `table`: int64 (slots, 2), open-addressing hash of (context n-gram, word) ->
+    n-gram of one order more. A state of the model is the number of the longest n-gram that the history ends
+    in and that has a successor; -1 is the empty history.
     """
 
     words: tuple[str, ...]
@@ -44,7 +44,8 @@ class NgramModel:
 
     @classmethod
     def read(cls, path: str | Path) -> NgramModel:
-        """Read an ARPA file (plain, .gz or .xz); the second time it comes from a cache beside the user's other caches.
+        """Read an ARPA file (plain, .gz or .xz); the second time it comes from a cache beside the user's
+        other caches.
 
         Raises ValueError (not an ARPA file) and OSError.
         """

@@ -10,14 +10,15 @@ class DecoderOptions:
     """Scores are natural logs.
 
     A token survives a frame if it is within `beam_threshold` of the best one and among the `beam_size` best.
-    A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does not know scores
-    `unknown_word_score` there. Frames whose blank is likelier than `blank_skip_threshold` are passed in one step.
+    A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does
+    not know scores `unknown_word_score` there. Frames whose blank is likelier than `blank_skip_threshold` are
+    passed in one step.
     """
 
     beam_size: int = 1000
     beam_threshold: float = 14.0
     lm_weight: float = 0.8
-    word_score: float = 1.0
+    word_score: float = -0.5
     unknown_word_score: float = -9.0
     blank_skip_threshold: float = 0.999
     nbest: int = 1

@@ -1,26 +1,37 @@
-"""Token passing over the graph, one utterance at a time (CTC: Graves et al. 2006; token passing: Young et al. 1989).
+"""Token passing over the graph, one utterance at a time (CTC: Graves et al. 2006; token passing: Young et al.
+1989).
 
-A token is a place in the graph with two scores, of the paths that end in blank and of those that end in the phone
-of the place. At a root the phone that was last heard is part of the place: a repetition across words would be lost otherwise.
-A word ends in the frame in which its last phone begins, so that every CTC path is counted once. Where two
-paths meet, they are added if they say the same words, so that a word sequence scores the sum of its alignments and
-pronunciations; of different words the better path goes on.
+A token is a place in the graph with two scores, of the paths that end in blank and of those that end in the
+phone of the place. At a root the phone that was last heard is part of the place: a repetition across words
+would be lost otherwise. A word ends in the frame in which its last phone begins, so that every CTC path is
+counted once. Where two paths meet, they are added if they say the same words, so that a word sequence scores
+the sum of its alignments and pronunciations; of different words the better path goes on.
 
-All memory is addressed directly (see memory.py). A token is 32 bytes: int64 place, int32 destination (of added words), int32 unused,
-float32 scores ending in blank and in the phone, int32 back-pointers of both. A place is int32 code, 16 bits of depth, 16 bits of
-the last phone. A record, made at each word end, is int32 record before, pronunciation, frame, unused, int64
-fingerprint of the words.
+All memory is addressed directly (see memory.py). A token is 32 bytes: int64 place, int32 destination (of
+added words), float32 score of the last arrival by an arc, float32 scores ending in blank and in the phone,
+int32 back-pointers of both. A place is int32 code, 16 bits of depth, 16 bits of the last phone. A record,
+made at each word end, is int32 record before, pronunciation, frame, unused, int64 fingerprint of the words.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from asr.decoder.memory import (
-    count_bits, load_f32, load_i8, load_i16, load_i32, load_i64, lowest_bit, store_f32, store_i32, store_i64,
+    count_bits,
+    load_f32,
+    load_i8,
+    load_i16,
+    load_i32,
+    load_i64,
+    lowest_bit,
+    store_f32,
+    store_i32,
+    store_i64,
 )  # fmt: skip
 
 NEVER = np.float32(-1e30)
@@ -47,10 +58,13 @@ class GraphView(NamedTuple):
     offsets: int
     word_of: int
     removed: int
+    heads: int
     links: int
+    groups: int
+    num_groups: int
     added_nodes: int
     added_ends: int
-    added_root: int
+    version: int
     bonus: float
 
 
@@ -129,14 +143,29 @@ def _find(work, tokens, epoch, count, place, extra):
 
 
 @njit(cache=True, nogil=True)
-def _merge(work, keep_merges, token, column, score, trace):
-    """Let a path with that score and back-pointer arrive in a column (0 blank, 1 phone) of a token."""
+def _merge(work, keep_merges, token, column, score, trace, entry):
+    """Let a path with that score and back-pointer arrive in a column (0 blank, 1 phone) of a token.
+
+    `entry`: it arrives by an arc. Then it may be a path that has arrived already, by the word's own n-gram,
+    and now comes by backoff: the better of both counts, not their sum.
+    """
     old = load_f32(token, 4 + column)
     if old <= _GONE:
         store_f32(token, 4 + column, score)
         store_i32(token, 6 + column, trace)
+        if column == 1:
+            store_f32(token, 3, score if entry else NEVER)
         return
     old_trace = load_i32(token, 6 + column)
+    if entry and trace == old_trace:
+        before = load_f32(token, 3)
+        if before > _GONE:
+            if score > before:
+                store_f32(token, 3, score)
+                gain = math.exp(score - old) - math.exp(before - old)
+                store_f32(token, 5, np.float32(old + math.log1p(gain)))
+            return
+        store_f32(token, 3, score)
     same = old_trace == trace or _words_of(work.records, old_trace) == _words_of(work.records, trace)
     if keep_merges and not same:
         n = load_i64(work.state, MERGES)
@@ -149,6 +178,8 @@ def _merge(work, keep_merges, token, column, score, trace):
             store_i64(work.state, MERGES, n + 1)
     if score > old:
         store_i32(token, 6 + column, trace)
+        if entry:
+            store_f32(token, 3, score)
     if same and not _twice(work.records, old_trace, trace):
         store_f32(token, 4 + column, _add(old, score, work.add_table))
     elif score > old:
@@ -197,7 +228,7 @@ def _end_word(
     while True:
         place = (np.int64(history) << np.int64(32)) | last
         token, count = _find(work, tokens, epoch, count, place, np.int32(0))
-        _merge(work, keep_merges, token, 1, score, np.int32(records))
+        _merge(work, keep_merges, token, 1, score, np.int32(records), True)
         if history == 0:
             return count
         score = np.float32(score + load_f32(graph.backoffs, 2 * history))
@@ -248,7 +279,8 @@ def _threshold(tokens, count, best, beam, beam_size, bins):
 
 @njit(cache=True, nogil=True)
 def _skip(work, tokens, count, cut, blank):
-    """A run of frames that are blank for sure, `blank` their summed log-probability: every token waits in place."""
+    """A run of frames that are blank for sure, `blank` their summed log-probability: every token waits in
+    place."""
     for i in range(count):
         token = tokens + i * TOKEN_BYTES
         b, p = load_f32(token, 4), load_f32(token, 5)
@@ -263,10 +295,54 @@ def _skip(work, tokens, count, cut, blank):
 
 
 @njit(cache=True, nogil=True)
+def _advance_added(
+    graph, work, limits, row, new, epoch, new_count, new_best, frame, full, node, entry, history, depth, last, b, total,
+    trace_b, trace,
+):  # fmt: skip
+    """From a node of added words' tree to its children. `entry`: what entering the tree scores; `history`:
+    where its words lead."""
+    child = np.int64(load_i32(graph.added_nodes, 4 * node + 1))
+    while child >= 0:
+        at = graph.added_nodes + child * 16
+        child = np.int64(load_i32(at, 2))
+        v = np.int64(load_i32(at, 0))
+        if not (load_i64(work.state, _MASKS + v // 64) >> (v % 64)) & 1 or new_count >= full:
+            continue
+        score = np.float32((b if v == last else total) + load_f32(row, v) + entry)
+        bar = np.float32(new_best - np.float32(limits.beam))
+        if score < bar:
+            continue
+        source = trace_b if v == last else trace
+        end = load_i32(at, 3)
+        while end >= 0:
+            place = graph.added_ends + end * 32
+            end = load_i32(place, 3)
+            if load_i32(place, 4) <= graph.version < load_i32(place, 5):
+                # The group's bonus, taken on entering it, gives way to the word's own score.
+                taken = load_f32(graph.groups, 2 * load_i32(place, 6) + 1)
+                at_end = np.float32(score + load_f32(place, 2) - taken)
+                if at_end >= bar and new_count < full:
+                    new_best = max(new_best, at_end)
+                    new_count = _end_word(
+                        graph, work, limits.keep_merges, new, epoch, new_count, bar, frame, source, at_end,
+                        load_i32(place, 0), load_i32(place, 1), history, v,
+                    )  # fmt: skip
+        if load_i32(at, 1) >= 0:
+            new_best = max(new_best, score)
+            to_place = (
+                ((ADDED + (at - graph.added_nodes) // 16) << np.int64(32)) | ((depth + 1) << np.int64(16)) | v
+            )
+            to, new_count = _find(work, new, epoch, new_count, to_place, history)
+            _merge(work, limits.keep_merges, to, 1, score, source, True)
+    return new_count, new_best
+
+
+@njit(cache=True, nogil=True)
 def advance(graph, work, limits, log_probs, num_frames, num_tokens):
     """Search on through log_probs float32 (num_frames, num_tokens), from frame state[FRAME].
 
-    Returns when all frames are done, or early where records or merges are nearly full: with more room it goes on.
+    Returns when all frames are done, or early where records or merges are nearly full: with more room it goes
+    on.
     """
     state = work.state
     beam, blank_skip = np.float32(limits.beam), np.float32(limits.blank_skip)
@@ -326,19 +402,28 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
             trace_b, trace_p = load_i32(token, 6), load_i32(token, 7)
             total = _add(b, p, work.add_table)
             trace = trace_b if b >= p else trace_p
+            if trace_b != trace_p and b > _GONE and p > _GONE:
+                if _words_of(work.records, trace_b) != _words_of(work.records, trace_p):
+                    total = max(b, p)
             bar = np.float32(new_best - beam)
             # Wait: a blank, or the same phone again.
             if total + blank >= bar:
                 waiting = place if depth else place & ~np.int64(0xFFFF)
                 to, new_count = _find(work, new, epoch, new_count, waiting, extra)
-                _merge(work, limits.keep_merges, to, 0, np.float32(total + blank), trace)
+                _merge(work, limits.keep_merges, to, 0, np.float32(total + blank), trace, False)
                 new_best = max(new_best, np.float32(total + blank))
             if p > _GONE and last:
                 score = np.float32(p + load_f32(row, last))
                 if score >= bar:
                     to, new_count = _find(work, new, epoch, new_count, place, extra)
-                    _merge(work, limits.keep_merges, to, 1, score, trace_p)
+                    _merge(work, limits.keep_merges, to, 1, score, trace_p, False)
                     new_best = max(new_best, score)
+            if code >= ADDED:
+                new_count, new_best = _advance_added(
+                    graph, work, limits, row, new, epoch, new_count, new_best, first_frame + frame, full, code - ADDED,
+                    np.float32(0.0), extra, depth, last, b, total, trace_b, trace,
+                )  # fmt: skip
+                continue
             if code < 0:
                 # In a chain one phone can follow.
                 chain = ~code
@@ -354,7 +439,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                 if depth + 1 < length:
                     to_place = (code << np.int64(32)) | ((depth + 1) << np.int64(16)) | v
                     to, new_count = _find(work, new, epoch, new_count, to_place, np.int32(0))
-                    _merge(work, limits.keep_merges, to, 1, score, source)
+                    _merge(work, limits.keep_merges, to, 1, score, source, True)
                 else:
                     word = load_i32(graph.word_of, pronunciation)
                     if not load_i8(graph.removed, word):
@@ -417,8 +502,22 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                     new_best = max(new_best, score)
                     to_place = (to_code << np.int64(32)) | ((depth + 1) << np.int64(16)) | v
                     to, new_count = _find(work, new, epoch, new_count, to_place, np.int32(0))
-                    _merge(work, limits.keep_merges, to, 1, score, source)
+                    _merge(work, limits.keep_merges, to, 1, score, source, True)
                 arc += count_bits(mask)
+            if depth == 0 and graph.num_groups:
+                link = load_i32(graph.heads, code)
+                while link >= 0:
+                    group = load_i32(graph.links, 4 * link)
+                    if group < graph.num_groups:
+                        entry = np.float32(
+                            load_f32(graph.links, 4 * link + 1) + load_f32(graph.groups, 2 * group + 1)
+                        )
+                        new_count, new_best = _advance_added(
+                            graph, work, limits, row, new, epoch, new_count, new_best, first_frame + frame, full,
+                            np.int64(load_i32(graph.groups, 2 * group)), entry, load_i32(graph.links, 4 * link + 2),
+                            depth, last, b, total, trace_b, trace,
+                        )  # fmt: skip
+                    link = load_i32(graph.links, 4 * link + 3)
         count = new_count
         best, cut = _survivors(work, new, count, beam, limits.beam_size)
         frame += 1
@@ -452,9 +551,11 @@ def _survivors(work, tokens, count, beam, beam_size):
 
 @njit(cache=True, nogil=True)
 def finish(graph, work, keep_merges, end_scores, finals):
-    """Where an utterance may end: into `finals` (float32 score, int32 record) one for each history. Returns how many.
+    """Where an utterance may end: into `finals` (float32 score, int32 record) one for each history. Returns
+    how many.
 
-    `end_scores`: float32 (histories,), what the sentence end scores after each. The search can go on afterwards.
+    `end_scores`: float32 (histories,), what the sentence end scores after each. The search can go on
+    afterwards.
     """
     state = work.state
     tokens, new = work.tokens_a, work.tokens_b
@@ -474,7 +575,7 @@ def finish(graph, work, keep_merges, end_scores, finals):
             score = load_f32(token, 4 + column)
             if score > _GONE:
                 to, found = _find(work, new, epoch, found, place & ~np.int64(0xFFFF), np.int32(0))
-                _merge(work, keep_merges, to, 0, score, load_i32(token, 6 + column))
+                _merge(work, keep_merges, to, 0, score, load_i32(token, 6 + column), False)
     for i in range(found):
         token = new + i * TOKEN_BYTES
         history = load_i64(token, 0) >> np.int64(32)
@@ -485,7 +586,8 @@ def finish(graph, work, keep_merges, end_scores, finals):
 
 @njit(cache=True, nogil=True)
 def ctc_score(log_probs, tokens):
-    """Log of the summed probability of all alignments of `tokens` (Graves et al. 2006, section 4.1); arrays, not addresses."""
+    """Log of the summed probability of all alignments of `tokens` (Graves et al. 2006, section 4.1); arrays,
+    not addresses."""
     states = 2 * tokens.shape[0] + 1
     score = np.full(states, -np.inf)
     score[0] = 0.0
@@ -507,14 +609,15 @@ def ctc_score(log_probs, tokens):
 def place_tokens(log_probs, num_tokens, tokens, word_ends, last_frames, frames):
     """The frame in which each token of a path begins, int32 into `frames` (arrays, not addresses).
 
-    A word's last token begins in its frame of `last_frames`; those before it lie between the word before and there as
-    the emissions have it best.
+    A word's last token begins in its frame of `last_frames`; those before it lie between the word before and
+    there as the emissions have it best.
     """
     first, at = 0, 0
     for w in range(word_ends.shape[0]):
         last, end = last_frames[w], word_ends[w]
         n, span = end - at, last - first + 1
-        # best[t, k]: tokens 0..k of the word have begun by frame first + t, the k-th is the last heard or its blank after it.
+        # best[t, k]: tokens 0..k of the word have begun by frame first + t, the k-th is the last heard or its
+        # blank after it.
         score = np.full((span, 2 * n), NEVER, np.float32)
         back = np.zeros((span, 2 * n), np.int8)
         wait = np.float32(0.0)

@@ -21,9 +21,10 @@ LONGEST = 250  # phones of a pronunciation
 class Vocabulary:
     """Pronunciations in the order of their tokens, so that those with a common beginning stand together.
 
-    `tokens` int16: pronunciation i is tokens[offsets[i] : offsets[i + 1]]. `word` (pronunciations,) int32 is the place in `words`.
-    `lm_id` int32 is the word's id in the language model, 0 where it knows none. `score` float32 is what the end of a word
-    scores beside the language model; `unknown` marks those for which that includes all of the language model's.
+    `tokens` int16: pronunciation i is tokens[offsets[i] : offsets[i + 1]]. `word` (pronunciations,) int32 is
+    the place in `words`. `lm_id` int32 is the word's id in the language model, 0 where it knows none. `score`
+    float32 is what the end of a word scores beside the language model; `unknown` marks those for which that
+    includes all of the language model's.
     """
 
     words: tuple[str, ...]

@@ -8,8 +8,22 @@ import numpy as np
 
 from asr.decoder.options import DecoderOptions
 from asr.decoder.search import (
-    ADD_TABLE, FIRST_FRAME, FRAME, MERGE_BYTES, MERGES, OVERFLOW, RECORD_BYTES, RECORDS, STATE_SIZE, TOKEN_BYTES, GraphView, Limits,
-    Work, advance, begin, finish,
+    ADD_TABLE,
+    FIRST_FRAME,
+    FRAME,
+    MERGE_BYTES,
+    MERGES,
+    OVERFLOW,
+    RECORD_BYTES,
+    RECORDS,
+    STATE_SIZE,
+    TOKEN_BYTES,
+    GraphView,
+    Limits,
+    Work,
+    advance,
+    begin,
+    finish,
 )  # fmt: skip
 
 RECORD = np.dtype(
@@ -27,7 +41,8 @@ FINAL = np.dtype([("score", np.float32), ("record", np.int32)])
 
 @dataclass(frozen=True)
 class Paths:
-    """What a search found: `finals` FINAL, `records` RECORD and `merges` MERGE, and how often memory was full."""
+    """What a search found: `finals` FINAL, `records` RECORD and `merges` MERGE, and how often memory was
+    full."""
 
     finals: np.ndarray
     records: np.ndarray

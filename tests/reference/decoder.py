@@ -18,8 +18,8 @@ def log_add(values: Sequence[float]) -> float:
 
 
 def ctc_score(log_probs: np.ndarray, tokens: Sequence[int]) -> float:
-    """Log of the summed probability of all frame labellings that collapse to `tokens` (Graves et al. 2006, eq. 3),
-    by trying every labelling with blank and the tokens that occur."""
+    """Log of the summed probability of all frame labellings that collapse to `tokens` (Graves et al. 2006,
+    eq. 3), by trying every labelling with blank and the tokens that occur."""
     scores = []
     for labels in itertools.product(sorted({0, *tokens}), repeat=len(log_probs)):
         collapsed = [k for k, _ in itertools.groupby(labels)]

@@ -1,0 +1,190 @@
+"""Words added while the decoder runs: small trees beside the compiled ones.
+
+Added words that stand in the same place of the language model (their own, that of `like=`, or that of unknown
+words) form a class and share a tree. Every history that names the place is linked to the class, so that an
+added word is found exactly where it would have been found had it been compiled. Trees and links only ever
+grow, and a word end knows from which version to which it is valid: a decode that runs while words come and go
+keeps to the version that it began with, without a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from asr.decoder.graph import Graph
+
+NODE = np.dtype([("token", np.int32), ("child", np.int32), ("sibling", np.int32), ("end", np.int32)])
+WORD_END = np.dtype(
+    [("pronunciation", np.int32), ("word", np.int32), ("score", np.float32), ("next", np.int32),
+     ("since", np.int32), ("until", np.int32), ("group", np.int32), ("_", np.int32)]
+)  # fmt: skip
+LINK = np.dtype([("group", np.int32), ("score", np.float32), ("to", np.int32), ("next", np.int32)])
+GROUP = np.dtype([("root", np.int32), ("bonus", np.float32)])
+_FOREVER = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class Added:
+    """One pronunciation of an added word; `lm_id` and `score` as in Vocabulary."""
+
+    word: str
+    word_id: int
+    tokens: np.ndarray
+    lm_id: int
+    score: float
+    unknown: bool
+
+
+@dataclass(frozen=True)
+class AddedView:
+    """What a decode needs of a version."""
+
+    nodes: np.ndarray
+    ends: np.ndarray
+    links: np.ndarray
+    heads: np.ndarray
+    groups: np.ndarray
+    version: int
+    bonus: float
+
+
+class AddedWords:
+    """The growing trees. `first_id` is the number of the first added pronunciation."""
+
+    def __init__(self, graph: Graph, first_id: int) -> None:
+        self.entries: list[Added] = []
+        self._graph, self._first_id = graph, first_id
+        self._nodes, self._num_nodes = np.full(256, -1, NODE), 0
+        self._ends, self._num_ends = np.zeros(256, WORD_END), 0
+        self._links, self._num_links = np.zeros(256, LINK), 0
+        self._heads = np.full(1, -1, np.int32)
+        self._groups = np.zeros(0, GROUP)
+        self._group_of: dict[int, int] = {}
+        self._by_word: dict[int, list[int]] = {}
+        self._lock = threading.Lock()
+        self.version = 0
+
+    def view(self) -> AddedView:
+        with self._lock:
+            best = float(self._groups["bonus"].max()) if len(self._groups) else 0.0
+            return AddedView(
+                self._nodes, self._ends, self._links, self._heads, self._groups, self.version, max(0.0, best)
+            )
+
+    def add(self, added: Added) -> None:
+        """A pronunciation; one that is there already gets the new score."""
+        with self._lock:
+            group = self._group(added)
+            root = int(self._groups["root"][group])
+            self._nodes = _room(self._nodes, self._num_nodes + len(added.tokens), -1)
+            node, self._num_nodes = _insert(self._nodes, self._num_nodes, root, added.tokens)
+            version = self.version + 1
+            for end in self._by_word.get(added.word_id, []):
+                if self._ends["until"][end] == _FOREVER and self._same(end, added):
+                    self._ends["until"][end] = version
+            if self._num_ends == len(self._ends):
+                # A view of an earlier version must not meet ends beyond its own array.
+                self._nodes = self._nodes.copy()
+                self._ends = _room(self._ends, self._num_ends + 1, 0)
+            bonus = float(self._groups["bonus"][group])
+            self._ends[self._num_ends] = (
+                self._first_id + len(self.entries), added.word_id, added.score, self._nodes["end"][node], version, _FOREVER,
+                group, 0,
+            )  # fmt: skip
+            self._nodes["end"][node] = self._num_ends
+            self._by_word.setdefault(added.word_id, []).append(self._num_ends)
+            self._num_ends += 1
+            self.entries.append(added)
+            if added.score > bonus or bonus == -np.inf:
+                self._groups = self._groups.copy()
+                self._groups["bonus"][group] = added.score
+            self.version = version
+
+    def remove(self, word_id: int) -> bool:
+        """All added pronunciations of a word; False where there were none."""
+        with self._lock:
+            live = [e for e in self._by_word.pop(word_id, []) if self._ends["until"][e] == _FOREVER]
+            for end in live:
+                self._ends["until"][end] = self.version + 1
+            self.version += 1
+            return bool(live)
+
+    def _same(self, end: int, added: Added) -> bool:
+        there = self.entries[int(self._ends["pronunciation"][end]) - self._first_id]
+        return np.array_equal(there.tokens, added.tokens)
+
+    def _group(self, added: Added) -> int:
+        key = -1 if added.unknown else added.lm_id
+        found = self._group_of.get(key)
+        if found is not None:
+            return found
+        graph = self._graph
+        group = len(self._groups)
+        self._nodes = _room(self._nodes, self._num_nodes + 1, -1)
+        groups = np.zeros(group + 1, GROUP)
+        groups[:group] = self._groups
+        groups[group] = (self._num_nodes, -np.inf)
+        self._num_nodes += 1
+        self._groups = groups
+        if added.unknown:
+            # What stands for the unknown word's score is in the entry's own.
+            history = np.zeros(1, np.int32)
+            score, to = np.zeros(1, np.float32), graph.unigrams["to"][:1]
+        else:
+            uses = graph.uses[graph.first_use[added.lm_id] : graph.first_use[added.lm_id + 1]]
+            here = graph.unigrams[added.lm_id]
+            history = np.append(uses["history"], 0)
+            score, to = np.append(uses["score"], here["score"]), np.append(uses["to"], here["to"])
+        if len(self._heads) == 1:
+            self._heads = np.full(len(graph.backoffs), -1, np.int32)
+        if self._num_links + len(history) > len(self._links):
+            # A view of an earlier version must not meet links beyond its own array.
+            self._heads = self._heads.copy()
+            self._links = _room(self._links, self._num_links + len(history), 0)
+        _connect(
+            self._heads, self._links, self._num_links, group, np.asarray(history, np.int32),
+            np.asarray(score, np.float32), np.asarray(to, np.int32),
+        )  # fmt: skip
+        self._num_links += len(history)
+        self._group_of[key] = group
+        return group
+
+
+def _room(array: np.ndarray, size: int, fill: int) -> np.ndarray:
+    """The array, or a copy of twice the length where it is too short."""
+    if size <= len(array):
+        return array
+    grown = np.full(max(size, 2 * len(array)), fill, array.dtype)
+    grown[: len(array)] = array
+    return grown
+
+
+@njit(cache=True)
+def _insert(nodes, count, root, tokens):
+    """The node of `tokens` below `root`, made where it is missing, and how many nodes there are now."""
+    node = root
+    for token in tokens:
+        child = nodes[node].child
+        while child >= 0 and nodes[child].token != token:
+            child = nodes[child].sibling
+        if child < 0:
+            child = count
+            nodes[child].token = token
+            nodes[child].sibling = nodes[node].child
+            nodes[node].child = child
+            count += 1
+        node = child
+    return node, count
+
+
+@njit(cache=True)
+def _connect(heads, links, count, group, histories, scores, destinations):
+    for i in range(histories.shape[0]):
+        link = count + i
+        links[link].group, links[link].score = group, scores[i]
+        links[link].to, links[link].next = destinations[i], heads[histories[i]]
+        heads[histories[i]] = link
