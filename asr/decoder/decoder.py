@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import heapq
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from asr.decoder.added import Added, AddedView, AddedWords
-from asr.decoder.graph import Graph, build_graph
+from asr.decoder.compiled import Compiled
+from asr.decoder.graph import Graph
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
 from asr.decoder.search import MOST_TOKENS, GraphView, ctc_score, place_tokens
-from asr.decoder.vocabulary import Vocabulary, WordScorer, build_vocabulary, check_length
+from asr.decoder.vocabulary import Vocabulary, WordScorer, check_length
 from asr.decoder.workspace import Paths, Workspace
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
@@ -55,29 +58,51 @@ class Decoder:
         language_model: NgramModel | None,
         phones: PhoneSet,
         options: DecoderOptions | None = None,
+        compiled: Compiled | None = None,
     ) -> None:
-        """Raises ValueError for a lexicon without entries, and UnknownPhone for one of other phones."""
+        """`compiled` stands in for `lexicon`, which is not looked at then.
+
+        Raises ValueError for a lexicon without entries, and UnknownPhone for one of other phones.
+        """
         self.options = options or DecoderOptions()
         self.phones = phones
-        if lexicon is None:
-            lexicon = Lexicon(tuple(Entry(word=p, phones=(p,)) for p in phones.phones))
-        if not lexicon.entries:
-            raise ValueError("the lexicon has no words")
         if len(phones) > MOST_TOKENS:
             raise ValueError(f"at most {MOST_TOKENS} tokens can be decoded, not {len(phones)}")
+        if compiled is None:
+            if lexicon is None:
+                lexicon = Lexicon(tuple(Entry(word=p, phones=(p,)) for p in phones.phones))
+            if not lexicon.entries:
+                raise ValueError("the lexicon has no words")
+            compiled = Compiled.build(lexicon, language_model, phones, self.options)
         self._lm = language_model
-        self._vocabulary = build_vocabulary(lexicon.entries, phones, language_model, self.options)
-        lm = language_model or flat_model()
-        self._graph = build_graph(self._vocabulary, lm, len(phones), self.options.lm_weight)
-        self._end_scores: np.ndarray = np.zeros(len(self._graph.backoffs), np.float32)
-        if language_model is not None and language_model.end > 0:
-            self._end_scores = np.float32(self.options.lm_weight) * lm.scores_after(self._graph.states, lm.end)
+        self._compiled, self._vocabulary = compiled, compiled.vocabulary
         self._removed = np.zeros(len(self._vocabulary.words), np.int8)
-        self._added = AddedWords(self._graph, len(self._vocabulary))
+        self._added = AddedWords(compiled.graph, len(self._vocabulary))
         self._scorer = WordScorer(language_model, self.options)
         self._lock = threading.Lock()
         self._free: SimpleQueue[Workspace] = SimpleQueue()
         self._view = self._new_view()
+
+    @classmethod
+    def load(
+        cls,
+        lexicon: str | Path,
+        language_model: str | Path | None,
+        phones: PhoneSet,
+        options: DecoderOptions | None = None,
+        read: Callable[[], Lexicon] | None = None,
+    ) -> Decoder:
+        """From files. The second time they come compiled from a cache, known by their content, and at once.
+
+        `read` reads the lexicon file where it is not in the cache, by default without G2P. Raises ValueError
+        (LexiconError for bad lines) and OSError.
+        """
+        options = options or DecoderOptions()
+        lm = None if language_model is None else NgramModel.read(language_model)
+        contents = [Path(file).read_bytes() for file in (lexicon, language_model) if file is not None]
+        key = "-".join(hashlib.sha256(content).hexdigest() for content in contents)
+        read = read or (lambda: Lexicon.read([lexicon], phones))
+        return cls(None, lm, phones, options, Compiled.cached(key, read, lm, phones, options))
 
     def add(
         self,
@@ -105,11 +130,8 @@ class Decoder:
         scored = self._scorer(entry)
         with self._lock:
             word_id = self._word_ids.setdefault(entry.word, len(self._word_ids))
-            self._added.add(
-                Added(
-                    entry.word, word_id, np.array(tokens, np.int16), scored.lm_id, scored.score, scored.unknown
-                )
-            )  # fmt: skip
+            sounds = np.array(tokens, np.int16)
+            self._added.add(Added(entry.word, word_id, sounds, scored.lm_id, scored.score, scored.unknown))
             self._view = self._new_view()
 
     def remove(self, word: str) -> None:
@@ -132,7 +154,7 @@ class Decoder:
         return {word: i for i, word in enumerate(self._vocabulary.words)}
 
     def _new_view(self) -> _View:
-        return _View(self._graph, self._vocabulary, self._removed, self._added.view())
+        return _View(self._compiled.graph, self._vocabulary, self._removed, self._added.view())
 
     def decode(self, log_probs: Any, lengths: Any = None) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first, at most `options.nbest`, at least one (perhaps without
@@ -154,9 +176,9 @@ class Decoder:
         except Empty:
             workspace = Workspace(self.options)
         view = self._view
-        workspace.begin(view.graph, self._graph.start)
+        workspace.begin(view.graph, self._compiled.graph.start)
         workspace.advance(view.graph, log_probs)
-        paths = workspace.finish(view.graph, self._end_scores)
+        paths = workspace.finish(view.graph, self._compiled.end_scores)
         found = best_paths(paths, self.options.nbest, self._words_of)
         hypotheses = [self._hypothesis(log_probs, paths.records[chosen], score) for chosen, score in found]
         self._free.put(workspace)
@@ -290,12 +312,3 @@ def _path(records: np.ndarray, at: int) -> list[int]:
         path.append(at)
         at = int(records["before"][at])
     return path[::-1]
-
-
-def flat_model() -> NgramModel:
-    """A language model that finds every word equally good, at no cost."""
-    return NgramModel(
-        words=("<unk>",), order=1, log_prob=np.zeros(1, np.float32), backoff=np.zeros(1, np.float32),
-        suffix=np.full(1, -1, np.int32), extends=np.zeros(1, np.bool_), table=np.full((16, 2), -1, np.int64),
-        begin=-1, end=0,
-    )  # fmt: skip

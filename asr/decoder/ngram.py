@@ -130,6 +130,15 @@ class NgramModel:
         )
 
 
+def flat_model() -> NgramModel:
+    """A language model that finds every word equally good, at no cost."""
+    return NgramModel(
+        words=("<unk>",), order=1, log_prob=np.zeros(1, np.float32), backoff=np.zeros(1, np.float32),
+        suffix=np.full(1, -1, np.int32), extends=np.zeros(1, np.bool_), table=np.full((16, 2), -1, np.int64),
+        begin=-1, end=0,
+    )  # fmt: skip
+
+
 class _Parser:
     """Reads the sections of an ARPA text one after the other."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -84,15 +85,18 @@ class WordScorer:
     """Where a lexicon entry stands in the language model, and what it scores beside it."""
 
     def __init__(self, lm: NgramModel | None, options: DecoderOptions) -> None:
-        self._ids = lm.ids() if lm is not None else None
-        self._options = options
+        self._lm, self._options = lm, options
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return self._lm.ids() if self._lm is not None else {}
 
     def __call__(self, entry: Entry) -> WordScore:
         options = self._options
         score = options.word_score + entry.boost
         if entry.weight != 1.0:
             score += math.log(entry.weight)
-        if self._ids is None:
+        if self._lm is None:
             return WordScore(0, score, True)
         name = entry.like or entry.word
         lm_id = self._ids.get(name, -1)
