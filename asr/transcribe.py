@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +42,18 @@ class _Recording:
     segments: list[Segment]
 
 
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without the garbage collector, which would look through a growing lexicon again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 class Recognizer:
     """An acoustic model, a lexicon and a language model, ready to transcribe."""
 
@@ -50,6 +64,7 @@ class Recognizer:
         self.decoder = Decoder(lexicon, lm, model.phones, options)
 
     @classmethod
+    @_collector_paused()
     def load(
         cls,
         *,
@@ -65,6 +80,7 @@ class Recognizer:
 
         The base lexicon comes first, then the user's, the `lexicon` files, and `words`, whose pronunciations
         G2P guesses.
+
         Raises ValueError (LexiconError for bad lexicon lines) and OSError, each in words for the user.
         """
         from asr.model.checkpoint import load_model
