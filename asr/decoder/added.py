@@ -9,6 +9,7 @@ keeps to the version that it began with, without a lock.
 
 from __future__ import annotations
 
+import heapq
 import threading
 from dataclasses import dataclass
 
@@ -63,16 +64,19 @@ class AddedWords:
         self._links, self._num_links = np.zeros(256, LINK), 0
         self._heads = np.full(1, -1, np.int32)
         self._groups = np.zeros(0, GROUP)
+        self._best_link = np.zeros(0, np.float32)
         self._group_of: dict[int, int] = {}
+        # Per group its live scores, best first; those of removed words go when they come to the top.
+        self._scores: list[list[tuple[float, int]]] = []
         self._by_word: dict[int, list[int]] = {}
         self._lock = threading.Lock()
         self.version = 0
 
     def view(self) -> AddedView:
         with self._lock:
-            best = float(self._groups["bonus"].max()) if len(self._groups) else 0.0
+            bonus = float((self._groups["bonus"] + self._best_link).max(initial=-np.inf))
             return AddedView(
-                self._nodes, self._ends, self._links, self._heads, self._groups, self.version, max(0.0, best)
+                self._nodes, self._ends, self._links, self._heads, self._groups, self.version, bonus
             )
 
     def add(self, added: Added) -> None:
@@ -90,7 +94,6 @@ class AddedWords:
                 # A view of an earlier version must not meet ends beyond its own array.
                 self._nodes = self._nodes.copy()
                 self._ends = _room(self._ends, self._num_ends + 1, 0)
-            bonus = float(self._groups["bonus"][group])
             self._ends[self._num_ends] = (
                 self._first_id + len(self.entries), added.word_id, added.score, self._nodes["end"][node], version, _FOREVER,
                 group, 0,
@@ -99,9 +102,8 @@ class AddedWords:
             self._by_word.setdefault(added.word_id, []).append(self._num_ends)
             self._num_ends += 1
             self.entries.append(added)
-            if added.score > bonus or bonus == -np.inf:
-                self._groups = self._groups.copy()
-                self._groups["bonus"][group] = added.score
+            heapq.heappush(self._scores[group], (-added.score, self._num_ends - 1))
+            self._set_bonus(group)
             self.version = version
 
     def remove(self, word_id: int) -> bool:
@@ -110,8 +112,20 @@ class AddedWords:
             live = [e for e in self._by_word.pop(word_id, []) if self._ends["until"][e] == _FOREVER]
             for end in live:
                 self._ends["until"][end] = self.version + 1
+            for group in {int(self._ends["group"][end]) for end in live}:
+                self._set_bonus(group)
             self.version += 1
             return bool(live)
+
+    def _set_bonus(self, group: int) -> None:
+        """The group's best score among words that are there: look-ahead for all of its tree."""
+        scores = self._scores[group]
+        while scores and self._ends["until"][scores[0][1]] != _FOREVER:
+            heapq.heappop(scores)
+        bonus = np.float32(-scores[0][0] if scores else -np.inf)
+        if bonus != self._groups["bonus"][group]:
+            self._groups = self._groups.copy()
+            self._groups["bonus"][group] = bonus
 
     def _same(self, end: int, added: Added) -> bool:
         there = self.entries[int(self._ends["pronunciation"][end]) - self._first_id]
@@ -151,6 +165,8 @@ class AddedWords:
         )  # fmt: skip
         self._num_links += len(history)
         self._group_of[key] = group
+        self._scores.append([])
+        self._best_link = np.append(self._best_link, np.float32(score.max()))
         return group
 
 

@@ -352,6 +352,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
     best = load_f32(state, 2 * BEST)
     cut = load_f32(state, 2 * BEST + 1)
     frame = load_i64(state, FRAME)
+    leader = np.int64(0)
     first_frame = load_i64(state, FIRST_FRAME)
     while frame < num_frames:
         row = log_probs + frame * num_tokens * 4
@@ -388,7 +389,9 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                 if v > 0 and load_f32(row, v) >= keep:
                     mask |= np.int64(1) << np.int64(v - 64 * w)
             store_i64(state, _MASKS + w, mask)
-        for i in range(count):
+        for k in range(count):
+            # The best token first: it tells soonest what is not worth keeping.
+            i = leader if k == 0 else k - 1 if k <= leader else k
             token = tokens + i * TOKEN_BYTES
             b, p = load_f32(token, 4), load_f32(token, 5)
             if max(b, p) < cut or max(b, p) <= _GONE:
@@ -407,17 +410,19 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                     total = max(b, p)
             bar = np.float32(new_best - beam)
             # Wait: a blank, or the same phone again.
-            if total + blank >= bar:
-                waiting = place if depth else place & ~np.int64(0xFFFF)
-                to, new_count = _find(work, new, epoch, new_count, waiting, extra)
-                _merge(work, limits.keep_merges, to, 0, np.float32(total + blank), trace, False)
-                new_best = max(new_best, np.float32(total + blank))
-            if p > _GONE and last:
-                score = np.float32(p + load_f32(row, last))
-                if score >= bar:
-                    to, new_count = _find(work, new, epoch, new_count, place, extra)
-                    _merge(work, limits.keep_merges, to, 1, score, trace_p, False)
-                    new_best = max(new_best, score)
+            waits = np.float32(total + blank)
+            repeats = np.float32(p + load_f32(row, last)) if p > _GONE and last else NEVER
+            if waits >= bar:
+                new_best = max(new_best, waits)
+                place_b = place if depth else place & ~np.int64(0xFFFF)
+                to, new_count = _find(work, new, epoch, new_count, place_b, extra)
+                _merge(work, limits.keep_merges, to, 0, waits, trace, False)
+                if repeats >= bar and depth:
+                    _merge(work, limits.keep_merges, to, 1, repeats, trace_p, False)
+            if repeats >= bar and (depth == 0 or waits < bar):
+                to, new_count = _find(work, new, epoch, new_count, place, extra)
+                _merge(work, limits.keep_merges, to, 1, repeats, trace_p, False)
+            new_best = max(new_best, repeats)
             if code >= ADDED:
                 new_count, new_best = _advance_added(
                     graph, work, limits, row, new, epoch, new_count, new_best, first_frame + frame, full, code - ADDED,
@@ -519,7 +524,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                         )  # fmt: skip
                     link = load_i32(graph.links, 4 * link + 3)
         count = new_count
-        best, cut = _survivors(work, new, count, beam, limits.beam_size)
+        best, cut, leader = _survivors(work, new, count, beam, limits.beam_size)
         frame += 1
     store_i64(state, COUNT, count)
     store_i64(state, EPOCH, epoch)
@@ -539,14 +544,17 @@ def _goes_on(graph, node, words, stride):
 
 @njit(cache=True, nogil=True)
 def _survivors(work, tokens, count, beam, beam_size):
-    """The best score of a frame, and the score below which its tokens are given up."""
-    best = NEVER
+    """The best score of a frame, the score below which its tokens are given up, and which is the best."""
+    best, leader = NEVER, np.int64(0)
     for i in range(count):
         token = tokens + i * TOKEN_BYTES
-        best = max(best, load_f32(token, 4), load_f32(token, 5))
-    if count <= beam_size:
-        return best, np.float32(best - beam)
-    return best, _threshold(tokens, count, best, beam, beam_size, work.state + 8 * _BINS)
+        score = max(load_f32(token, 4), load_f32(token, 5))
+        if score > best:
+            best, leader = score, np.int64(i)
+    cut = np.float32(best - beam)
+    if count > beam_size:
+        cut = _threshold(tokens, count, best, beam, beam_size, work.state + 8 * _BINS)
+    return best, cut, leader
 
 
 @njit(cache=True, nogil=True)
