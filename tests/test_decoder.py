@@ -274,3 +274,36 @@ def test_large_phone_sets_decode_the_same() -> None:
 def test_greedy() -> None:
     assert greedy(spoken("s", "s", "t")[None], [6], PHONES) == [("s", "s", "t")]
     assert greedy(spoken("s", "t", gap=0)[None], [1], PHONES) == [("s",)]
+
+
+@pytest.mark.parametrize("nbest", [1, 3])
+def test_stream_equals_one_piece(tmp_path: Path, nbest: int) -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        lm = NgramModel.read(write_arpa(tmp_path / f"{seed}.arpa", 3, seed))
+        decoder = Decoder(
+            random_lexicon(rng, WORDS), lm, PHONES, DecoderOptions(nbest=nbest, blank_skip_threshold=0.6)
+        )
+        log_probs = emissions(rng, 60)
+        whole = decoder.decode(log_probs[None])[0]
+        stream = decoder.stream()
+        at = 0
+        while at < len(log_probs):
+            size = int(rng.integers(0, 12))
+            stream.accept(log_probs[at : at + size])
+            at += size
+            if rng.random() < 0.5:
+                assert stream.partial().words == decoder.decode(log_probs[None, :at])[0][0].words
+        pieces = stream.finish()
+        assert [h.words for h in pieces] == [h.words for h in whole]
+        assert [h.score for h in pieces] == pytest.approx([h.score for h in whole], abs=1e-3)
+        assert pieces[0].token_frames == whole[0].token_frames
+
+
+def test_stream_refuses_what_decode_refuses() -> None:
+    stream = Decoder(None, None, PHONES).stream()
+    assert stream.partial().words == ()
+    with pytest.raises(ValueError, match="NaN"):
+        stream.accept(np.full((3, len(PHONES)), np.nan, np.float32))
+    with pytest.raises(ValueError, match="tokens"):
+        stream.accept(np.zeros((3, 2), np.float32))

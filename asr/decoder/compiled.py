@@ -1,4 +1,5 @@
-"""A lexicon and a language model made ready for the search, kept on disk by content and mapped into memory."""
+"""A lexicon and a language model made ready for the search, kept on disk by content and mapped into
+memory."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Compiled:
-    """What never changes while a decoder runs. `end_scores` float32 (histories,): of the sentence end after each."""
+    """What never changes while a decoder runs. `end_scores` float32 (histories,): of the sentence end after
+    each."""
 
     vocabulary: Vocabulary
     graph: Graph
@@ -47,7 +49,12 @@ class Compiled:
 
     @classmethod
     def cached(
-        cls, key: str, read: Callable[[], Lexicon], lm: NgramModel | None, phones: PhoneSet, options: DecoderOptions
+        cls,
+        key: str,
+        read: Callable[[], Lexicon],
+        lm: NgramModel | None,
+        phones: PhoneSet,
+        options: DecoderOptions,
     ) -> Compiled:
         """The same from the cache if it was built before for this key, these phones and options.
 

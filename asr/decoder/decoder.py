@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import heapq
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -19,11 +18,12 @@ import numpy as np
 from asr.decoder.added import Added, AddedView, AddedWords
 from asr.decoder.compiled import Compiled
 from asr.decoder.graph import Graph
+from asr.decoder.nbest import best_paths
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
 from asr.decoder.search import MOST_TOKENS, GraphView, ctc_score, place_tokens
 from asr.decoder.vocabulary import Vocabulary, WordScorer, check_length
-from asr.decoder.workspace import Paths, Workspace
+from asr.decoder.workspace import Workspace
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
 from asr.types import Hypothesis
@@ -170,6 +170,10 @@ class Decoder:
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self._decode_one, utterances))
 
+    def stream(self) -> Stream:
+        """A search that is fed piece by piece. It keeps to the vocabulary of now."""
+        return Stream(self)
+
     def _decode_one(self, log_probs: np.ndarray) -> list[Hypothesis]:
         try:
             workspace = self._free.get_nowait()
@@ -178,10 +182,15 @@ class Decoder:
         view = self._view
         workspace.begin(view.graph, self._compiled.graph.start)
         workspace.advance(view.graph, log_probs)
+        hypotheses = self._hypotheses(workspace, view, log_probs)
+        self._free.put(workspace)
+        return hypotheses
+
+    def _hypotheses(self, workspace: Workspace, view: _View, log_probs: np.ndarray) -> list[Hypothesis]:
+        """Of a search that has seen log_probs."""
         paths = workspace.finish(view.graph, self._compiled.end_scores)
         found = best_paths(paths, self.options.nbest, self._words_of)
         hypotheses = [self._hypothesis(log_probs, paths.records[chosen], score) for chosen, score in found]
-        self._free.put(workspace)
         if not hypotheses:
             return [self._hypothesis(log_probs, paths.records[:0], float(log_probs[:, 0].sum()))]
         if self.options.nbest > 1:
@@ -238,6 +247,31 @@ class Decoder:
         return dataclasses.replace(hypothesis, acoustic_score=acoustic, score=hypothesis.score + gain)
 
 
+class Stream:
+    """Decodes one utterance that arrives in pieces; the result is that of decoding it in one piece."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder, self._view = decoder, decoder._view
+        self._workspace = Workspace(decoder.options)
+        self._workspace.begin(self._view.graph, decoder._compiled.graph.start)
+        self._pieces: list[np.ndarray] = []
+
+    def accept(self, log_probs: Any) -> None:
+        """The next frames (frames, tokens), float32, natural log. Raises ValueError as `decode` does."""
+        (piece,) = _utterances(log_probs[None], None, len(self._decoder.phones))
+        self._workspace.advance(self._view.graph, piece)
+        self._pieces.append(piece)
+
+    def partial(self) -> Hypothesis:
+        """The best hypothesis if the utterance ended here."""
+        return self.finish()[0]
+
+    def finish(self) -> list[Hypothesis]:
+        """Hypotheses for all that was accepted, best first; more may still be accepted."""
+        empty = np.zeros((0, len(self._decoder.phones)), np.float32)
+        return self._decoder._hypotheses(self._workspace, self._view, np.concatenate([empty, *self._pieces]))
+
+
 def _utterances(log_probs: Any, lengths: Any, num_tokens: int) -> list[np.ndarray]:
     """The frames of each utterance, contiguous. Raises ValueError."""
     batch = np.asarray(log_probs.detach().cpu() if hasattr(log_probs, "detach") else log_probs, np.float32)
@@ -264,51 +298,3 @@ def greedy(log_probs: Any, lengths: Any, phones: PhoneSet) -> list[tuple[str, ..
         kept = row[np.flatnonzero(np.diff(row, prepend=-1) != 0)]
         results.append(tuple(phones.symbols[t] for t in kept if t != 0))
     return results
-
-
-def best_paths(paths: Paths, nbest: int, words_of: Any) -> list[tuple[list[int], float]]:
-    """The `nbest` best (records, score) with different words: the final records, and what was merged into
-    them."""
-    finals, records = paths.finals, paths.records
-    if nbest == 1:
-        if not len(finals):
-            return []
-        best = finals[finals["score"].argmax()]
-        return [(_path(records, int(best["record"])), float(best["score"]))]
-    merged: dict[int, list[tuple[int, float, int]]] = {}
-    for kept, lost, cost, frame in paths.merges.tolist():
-        merged.setdefault(kept, []).append((lost, cost, frame))
-    # A partial path: how far its score is below, a number for ties, the record to go back from, and what
-    # follows it.
-    heap: list[tuple[float, int, int, tuple[int, ...]]] = [
-        (-score, k, record, ()) for k, (score, record) in enumerate(finals.tolist())
-    ]
-    heapq.heapify(heap)
-    found: dict[tuple[str, ...], tuple[list[int], float]] = {}
-    pushed = len(heap)
-    while heap and len(found) < nbest and pushed < 500 * nbest + len(finals):
-        negative, _, record, after = heapq.heappop(heap)
-        path, at = list(after), record
-        while True:
-            # What met this path before its next word ended could have led there as well.
-            until = records["frame"][path[0]] if path else np.iinfo(np.int32).max
-            for lost, cost, frame in merged.get(at, ()):
-                if frame < until:
-                    heapq.heappush(heap, (negative + cost, pushed, lost, tuple(path)))
-                    pushed += 1
-            if at < 0:
-                break
-            path.insert(0, at)
-            at = int(records["before"][at])
-        words = words_of(records["pronunciation"][path].tolist())
-        if words not in found:
-            found[words] = (path, -negative)
-    return list(found.values())
-
-
-def _path(records: np.ndarray, at: int) -> list[int]:
-    path = []
-    while at >= 0:
-        path.append(at)
-        at = int(records["before"][at])
-    return path[::-1]

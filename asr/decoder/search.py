@@ -94,7 +94,7 @@ class Limits(NamedTuple):
 
 
 # Places in Work.state; behind them lie the masks of a frame and the bins of its histogram.
-COUNT, RECORDS, MERGES, EPOCH, FRAME, OVERFLOW, FLIP, BEST, FIRST_FRAME, NOW = range(10)
+COUNT, RECORDS, MERGES, EPOCH, FRAME, OVERFLOW, FLIP, BEST, FIRST_FRAME, NOW, LEADER = range(11)
 _MASKS, _BINS = 16, 16 + 64
 STATE_SIZE = _BINS + 128
 MOST_TOKENS = 64 * 64  # of the emissions
@@ -249,7 +249,7 @@ def begin(graph, work, start):
             break
         score = np.float32(score + load_f32(graph.backoffs, 2 * history))
         history = np.int64(load_i32(graph.backoffs, 2 * history + 1))
-    for k in (RECORDS, MERGES, FRAME, OVERFLOW, FLIP, FIRST_FRAME):
+    for k in (RECORDS, MERGES, FRAME, OVERFLOW, FLIP, FIRST_FRAME, LEADER):
         store_i64(work.state, k, 0)
     store_i64(work.state, COUNT, count)
     store_i64(work.state, EPOCH, epoch)
@@ -352,7 +352,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
     best = load_f32(state, 2 * BEST)
     cut = load_f32(state, 2 * BEST + 1)
     frame = load_i64(state, FRAME)
-    leader = np.int64(0)
+    leader = load_i64(state, LEADER)
     first_frame = load_i64(state, FIRST_FRAME)
     while frame < num_frames:
         row = log_probs + frame * num_tokens * 4
@@ -530,6 +530,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
     store_i64(state, EPOCH, epoch)
     store_i64(state, FLIP, flip)
     store_i64(state, FRAME, frame)
+    store_i64(state, LEADER, leader)
     store_f32(state, 2 * BEST, best)
     store_f32(state, 2 * BEST + 1, cut)
 
