@@ -218,7 +218,7 @@ def _load(
         options=DecoderOptions(beam_size=beam_size, nbest=nbest),
         user_lexicon=user_lexicon,
     )
-    for note in recognizer.lexicon.notes:
+    for note in recognizer.added.notes:
         warn(note)
     return recognizer
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from asr import audio, paths
 from asr.audio import AudioError, Segment
-from asr.decoder import Decoder, DecoderOptions, NgramModel, greedy
+from asr.decoder import Decoder, DecoderOptions, greedy
 from asr.lexicon import G2p, Lexicon
 from asr.types import Emissions, Hypothesis, Transcript, Word
 
@@ -58,10 +58,11 @@ class Recognizer:
     """An acoustic model, a lexicon and a language model, ready to transcribe."""
 
     def __init__(
-        self, model: AcousticModel, lexicon: Lexicon, lm: NgramModel | None, options: DecoderOptions
+        self, model: AcousticModel, decoder: Decoder, read_base: Callable[[], Lexicon], added: Lexicon
     ) -> None:
-        self.model, self.lexicon = model, lexicon
-        self.decoder = Decoder(lexicon, lm, model.phones, options)
+        """`added` are the words beside those of the base lexicon, which `read_base` reads."""
+        self.model, self.decoder, self.added = model, decoder, added
+        self._read_base = read_base
 
     @classmethod
     @_collector_paused()
@@ -86,22 +87,42 @@ class Recognizer:
         from asr.model.checkpoint import load_model
 
         acoustic = load_model(model, choose_device(device))
-        files = [paths.base_lexicon()]
-        if user_lexicon and paths.user_lexicon().is_file():
-            files.append(paths.user_lexicon())
-        files += [Path(f) for f in lexicon]
-        for file in files:
+        own = [paths.user_lexicon()] if user_lexicon and paths.user_lexicon().is_file() else []
+        own += [Path(file) for file in lexicon]
+        for file in own:
             if not file.is_file():
                 raise ValueError(f"{file}: no such lexicon file")
         g2p: G2p = partial(_pronounce, acoustic)
-        stacked = Lexicon.read(files, acoustic.phones, g2p)
+        added = Lexicon.read(own, acoustic.phones, g2p)
         if words:
-            stacked += Lexicon.from_words(words, g2p)
+            added += Lexicon.from_words(words, g2p)
         if lm is not None and not Path(lm).is_file():
             raise ValueError(f"{lm}: no such language model file")
-        return cls(
-            acoustic, stacked, NgramModel.read(lm or paths.language_model()), options or DecoderOptions()
+        base = partial(Lexicon.read, [paths.base_lexicon()], acoustic.phones, g2p)
+        decoder = Decoder.load(
+            paths.base_lexicon(), lm or paths.language_model(), acoustic.phones, options, base
         )
+        recognizer = cls(acoustic, decoder, base, added)
+        recognizer._add_words()
+        return recognizer
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The base lexicon, which is read when this is first asked for, and `added`."""
+        return self._read_base() + self.added
+
+    def _add_words(self) -> None:
+        """What is added goes into the decoder; a line that repeats one of the base lexicon replaces it."""
+        if not self.added.entries:
+            return
+        base = self.lexicon.entries[: -len(self.added.entries)]
+        own = {(entry.word, entry.phones) for entry in self.added.entries}
+        replaced = {entry.word for entry in base if (entry.word, entry.phones) in own}
+        for word in replaced:
+            self.decoder.remove(word)
+        kept = (e for e in base if e.word in replaced and (e.word, e.phones) not in own)
+        for entry in (*kept, *self.added.entries):
+            self.decoder.add_entry(entry)
 
     def transcribe(self, recordings: Sequence[str | Path]) -> list[Transcript]:
         """Transcripts of the files in their order. Raises AudioError at the first that cannot be read."""

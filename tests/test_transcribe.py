@@ -145,6 +145,21 @@ def test_devices():
             choose_device("cuda")
 
 
+def test_a_line_that_repeats_the_base_lexicon_replaces_it(
+    recognizer: Recognizer, single: dict[str, Transcript], examples: Path, tmp_path: Path
+):
+    assert "river" in single["read-1"].text and "cold" in single["read-1"].text
+    spoken = recognizer.lexicon.pronunciations()
+    lines = [f"river\t{' '.join(phones)}\tboost=-40" for phones in spoken["river"]]
+    lines += [f"cold\t{' '.join(phones)}" for phones in spoken["cold"][:1]]
+    (tmp_path / "words.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    mine = Recognizer.load(user_lexicon=False, lexicon=[tmp_path / "words.txt"], device="cpu")
+    transcript = mine.transcribe([examples / "read-1.opus"])[0]
+    assert "river" not in transcript.text and "cold" in transcript.text
+    assert mine.added.words() == {"river", "cold"}
+    assert len(mine.lexicon.entries) == len(recognizer.lexicon.entries) + len(lines)
+
+
 @pytest.mark.parametrize("option", ["lexicon", "lm", "model"])
 def test_a_part_that_is_missing_is_named(tmp_path: Path, option: str):
     missing = tmp_path / "none"
