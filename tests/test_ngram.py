@@ -111,6 +111,9 @@ def test_compressed_files_are_the_same_model(tmp_path: Path) -> None:
         (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1\ta\n", "breaks off"),
         (b"\\data\\\nngram 1=1\n\n\\1-grams:\n-1 a b c d\n\\end\\\n", "bad line"),
         (b"\\data\\\n\n\\1-grams:\n-1\ta\n\n\\2-grams:\n-1\ta z\n\n\\end\\\n", "bad 2-gram line"),
+        (b"\\data\\\n\n\\1-grams:\n-1\ta\n\n\\2-grams:\n-1x\ta a\n\n\\end\\\n", "bad 2-gram line '-1x"),
+        (b"\\data\\\n\n\\1-grams:\n-1\ta\n\n\\2-grams:\n-1\ta a -1 -1\n\n\\end\\\n", "bad 2-gram line"),
+        (b"\\data\\\n\n\\1-grams:\n-1\ta\n\n\\2-grams:\n-1\ta\n\n\\end\\\n", "bad 2-gram line"),
         (b"\x1f\x8bnot gzip", "not an ARPA"),
         (b"\xff\xfe\x00binary", "not an ARPA"),
     ],
@@ -119,3 +122,17 @@ def test_what_is_no_arpa_file(tmp_path: Path, content: bytes, message: str) -> N
     (tmp_path / "lm.arpa").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         NgramModel.read(tmp_path / "lm.arpa")
+
+
+def test_numbers_and_line_ends_as_tools_write_them(tmp_path: Path) -> None:
+    """Exponents, plus signs, many digits, spaces for tabs, Windows line ends."""
+    arpa = "\\data\\\nngram 1=4\nngram 2=2\n\n\\1-grams:\n-99\t<s>\t-0.30103\n-1\t</s>\n-1e0\ta\t+1.5E-1\n-0.69897000433601880478\tb\t0\n"
+    arpa += "\n\\2-grams:\n-2.5e-01 <s> a\n-1.\ta b\n\n\\end\\\n"
+    (tmp_path / "unix.arpa").write_text(arpa, encoding="utf-8")
+    (tmp_path / "windows.arpa").write_bytes(arpa.replace("\n", "\r\n").encode())
+    expected = np.array([-0.25, -1.0, -1.0]) * math.log(10)
+    for name in ("unix.arpa", "windows.arpa"):
+        assert NgramModel.read(tmp_path / name).score(["a", "b"]) == pytest.approx(expected, abs=1e-6)
+    assert NgramModel.read(tmp_path / "unix.arpa").score(["a", "a"], eos=False)[1] == pytest.approx(
+        (0.15 - 1.0) * math.log(10), abs=1e-6
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import lzma
 import os
 import tempfile
 from collections.abc import Sequence
@@ -14,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
+from asr.decoder.arpa import read_arpa
+
 _LN10 = np.log(10.0)
-_UNKNOWN, _BEGIN, _END = "<unk>", "<s>", "</s>"
-_FORMAT = 3
-# KenLM's log10 score for a word that the ARPA file gives no <unk> for.
-_MISSING_UNKNOWN = -100.0
+_BEGIN, _END = "<s>", "</s>"
+_FORMAT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +61,23 @@ class NgramModel:
 
     @classmethod
     def _parse(cls, raw: bytes, path: str) -> NgramModel:
-        try:
-            if raw[:2] == b"\x1f\x8b":
-                raw = gzip.decompress(raw)
-            elif raw[:6] == b"\xfd7zXZ\0":
-                raw = lzma.decompress(raw)
-            text = raw.decode("utf-8")
-        except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError):
-            raise ValueError(f"{path}: not an ARPA language model (or a damaged one)") from None
-        return _Parser(path).parse(text)
+        words, sections = read_arpa(raw, path)
+        log_prob = (np.concatenate([section.prob for section in sections]) * _LN10).astype(np.float32)
+        backoff = (np.concatenate([section.backoff for section in sections]) * _LN10).astype(np.float32)
+        slots = 1 << max(4, int(1.25 * len(log_prob)).bit_length())
+        table = np.full((slots, 2), -1, np.int64)
+        suffix = np.full(len(log_prob), -1, np.int32)
+        extends = np.zeros(len(log_prob), np.bool_)
+        first = len(words)
+        for section in sections[1:]:
+            if not _link(section.grams, first, table, suffix, extends):
+                raise ValueError(f"{path}: an n-gram whose beginning is no n-gram itself")
+            first += len(section.grams)
+        ids = {word: i for i, word in enumerate(words)}
+        return cls(
+            words=tuple(words), order=len(sections), log_prob=log_prob, backoff=backoff, suffix=suffix,
+            extends=extends, table=table, begin=ids.get(_BEGIN, -1), end=ids.get(_END, 0),
+        )  # fmt: skip
 
     def _store(self, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -137,86 +143,6 @@ def flat_model() -> NgramModel:
         suffix=np.full(1, -1, np.int32), extends=np.zeros(1, np.bool_), table=np.full((16, 2), -1, np.int64),
         begin=-1, end=0,
     )  # fmt: skip
-
-
-class _Parser:
-    """Reads the sections of an ARPA text one after the other."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def parse(self, text: str) -> NgramModel:
-        sections = self._sections(text)
-        words, log_prob, backoff = self._unigrams(sections[0])
-        ids = {word: i for i, word in enumerate(words)}
-        columns = [np.arange(len(words), dtype=np.int64)[:, None]]
-        probs, backoffs = [log_prob], [backoff]
-        for order, lines in enumerate(sections[1:], 2):
-            grams, p, b = self._ngrams(lines, order, ids)
-            columns.append(grams)
-            probs.append(p)
-            backoffs.append(b)
-        all_probs = (np.concatenate(probs) * _LN10).astype(np.float32)
-        all_backoffs = (np.concatenate(backoffs) * _LN10).astype(np.float32)
-        slots = 1 << max(4, int(1.5 * len(all_probs)).bit_length())
-        table = np.full((slots, 2), -1, np.int64)
-        suffix = np.full(len(all_probs), -1, np.int32)
-        extends = np.zeros(len(all_probs), np.bool_)
-        first = len(words)
-        for grams in columns[1:]:
-            if not _link(grams, first, table, suffix, extends):
-                raise ValueError(f"{self.path}: an n-gram whose beginning is no n-gram itself")
-            first += len(grams)
-        return NgramModel(
-            words=tuple(words), order=len(sections), log_prob=all_probs, backoff=all_backoffs, suffix=suffix,
-            extends=extends, table=table, begin=ids.get(_BEGIN, -1), end=ids.get(_END, 0),
-        )  # fmt: skip
-
-    def _sections(self, text: str) -> list[list[str]]:
-        sections: list[list[str]] = []
-        at = text.find("\\1-grams:")
-        if "\\data\\" not in text[: max(at, 0)]:
-            raise ValueError(f"{self.path}: not an ARPA language model (no \\data\\ and \\1-grams:)")
-        while at >= 0:
-            begin = text.index("\n", at) + 1
-            following = text.find(f"\\{len(sections) + 2}-grams:", begin)
-            end = following if following >= 0 else text.find("\\end\\", begin)
-            if end < 0:
-                raise ValueError(f"{self.path}: the ARPA file breaks off (no \\end\\)")
-            sections.append([line for line in text[begin:end].split("\n") if line.strip()])
-            at = following
-        return sections
-
-    def _unigrams(self, lines: list[str]) -> tuple[list[str], np.ndarray, np.ndarray]:
-        words, probs, backoffs = [_UNKNOWN], [_MISSING_UNKNOWN], [0.0]
-        for line in lines:
-            fields = line.split()
-            if len(fields) not in (2, 3):
-                raise ValueError(f"{self.path}: bad line {line!r}")
-            backoff = float(fields[2]) if len(fields) == 3 else 0.0
-            if fields[1] == _UNKNOWN:
-                probs[0], backoffs[0] = float(fields[0]), backoff
-                continue
-            words.append(fields[1])
-            probs.append(float(fields[0]))
-            backoffs.append(backoff)
-        return words, np.array(probs), np.array(backoffs)
-
-    def _ngrams(
-        self, lines: list[str], order: int, ids: dict[str, int]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        grams = np.empty((len(lines), order), np.int64)
-        probs, backoffs = np.empty(len(lines)), np.zeros(len(lines))
-        try:
-            for i, line in enumerate(lines):
-                fields = line.split()
-                probs[i] = float(fields[0])
-                grams[i] = [ids[word] for word in fields[1 : order + 1]]
-                if len(fields) > order + 1:
-                    backoffs[i] = float(fields[order + 1])
-        except (KeyError, ValueError):
-            raise ValueError(f"{self.path}: bad {order}-gram line {line!r}") from None
-        return grams, probs, backoffs
 
 
 @njit(cache=True, nogil=True)
