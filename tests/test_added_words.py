@@ -130,6 +130,14 @@ def test_a_pronunciation_added_again_takes_the_new_score() -> None:
     assert decoder.decode(said)[0][0].score == pytest.approx(first - 2.0, abs=1e-3)
 
 
+def test_a_compiled_pronunciation_added_again_takes_the_new_score() -> None:
+    decoder = Decoder(Lexicon((Entry(word="pot", phones=("p", "t"), boost=2.0),)), None, PHONES)
+    said = spoken("p", "t")[None]
+    first = decoder.decode(said)[0][0].score
+    decoder.add("pot", [("p", "t")], boost=-1.0)
+    assert decoder.decode(said)[0][0].score == pytest.approx(first - 3.0, abs=1e-3)
+
+
 def test_bad_words_are_refused() -> None:
     decoder = Decoder(Lexicon((Entry(word="pot", phones=("p", "t")),)), None, PHONES)
     with pytest.raises(UnknownPhone):

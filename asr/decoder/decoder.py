@@ -76,7 +76,8 @@ class Decoder:
             compiled = Compiled.build(lexicon, language_model, phones, self.options)
         self._lm = language_model
         self._compiled, self._vocabulary = compiled, compiled.vocabulary
-        self._removed = np.zeros(len(self._vocabulary.words), np.int8)
+        # By pronunciation; a decode in progress keeps the array that it began with.
+        self._removed = np.zeros(len(self._vocabulary), np.int8)
         self._added = AddedWords(compiled.graph, len(self._vocabulary))
         self._scorer = WordScorer(language_model, self.options)
         self._lock = threading.Lock()
@@ -131,6 +132,8 @@ class Decoder:
         with self._lock:
             word_id = self._word_ids.setdefault(entry.word, len(self._word_ids))
             sounds = np.array(tokens, np.int16)
+            # A pronunciation that is there already takes the new entry's score.
+            self._take_out([i for i in self._compiled_as(word_id) if self._vocabulary.tokens_of(i) == tokens])
             self._added.add(Added(entry.word, word_id, sounds, scored.lm_id, scored.score, scored.unknown))
             self._view = self._new_view()
 
@@ -140,14 +143,22 @@ class Decoder:
         with self._lock:
             word_id = self._word_ids.get(word, -1)
             was_added = self._added.remove(word_id)
-            compiled = 0 <= word_id < len(self._removed) and not self._removed[word_id]
+            compiled = [i for i in self._compiled_as(word_id) if not self._removed[i]]
             if not was_added and not compiled:
                 raise ValueError(f"{word!r} is not in the vocabulary")
-            if compiled:
-                # A decode in progress keeps the array that it began with.
-                self._removed = self._removed.copy()
-                self._removed[word_id] = 1
+            self._take_out(compiled)
             self._view = self._new_view()
+
+    def _compiled_as(self, word_id: int) -> list[int]:
+        """The compiled pronunciations of a word."""
+        if not 0 <= word_id < len(self._vocabulary.words):
+            return []
+        return np.flatnonzero(self._vocabulary.word == word_id).tolist()
+
+    def _take_out(self, pronunciations: Sequence[int]) -> None:
+        if pronunciations:
+            self._removed = self._removed.copy()
+            self._removed[list(pronunciations)] = 1
 
     @functools.cached_property
     def _word_ids(self) -> dict[str, int]:

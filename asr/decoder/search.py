@@ -447,7 +447,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                     _merge(work, limits.keep_merges, to, 1, score, source, True)
                 else:
                     word = load_i32(graph.word_of, pronunciation)
-                    if not load_i8(graph.removed, word):
+                    if not load_i8(graph.removed, pronunciation):
                         new_count = _end_word(
                             graph, work, limits.keep_merges, new, epoch, new_count, new_best - beam,
                             first_frame + frame, source, score, pronunciation, word,
@@ -481,7 +481,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                         )
                         if length == depth + 1:
                             word = load_i32(graph.word_of, pronunciation)
-                            if not load_i8(graph.removed, word):
+                            if not load_i8(graph.removed, pronunciation):
                                 new_best = max(new_best, score)
                                 new_count = _end_word(
                                     graph, work, limits.keep_merges, new, epoch, new_count, bar, first_frame + frame,
@@ -495,7 +495,7 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                             at_end = np.float32(score + load_f32(graph.ends, 3 * e + 1))
                             pronunciation = load_i32(graph.ends, 3 * e)
                             word = load_i32(graph.word_of, pronunciation)
-                            if at_end < bar or load_i8(graph.removed, word) or new_count >= full:
+                            if at_end < bar or load_i8(graph.removed, pronunciation) or new_count >= full:
                                 continue
                             new_best = max(new_best, at_end)
                             new_count = _end_word(
