@@ -102,27 +102,14 @@ class Recognizer:
         decoder = Decoder.load(
             paths.base_lexicon(), lm or paths.language_model(), acoustic.phones, options, base
         )
-        recognizer = cls(acoustic, decoder, base, added)
-        recognizer._add_words()
-        return recognizer
+        for entry in added.entries:
+            decoder.add_entry(entry)
+        return cls(acoustic, decoder, base, added)
 
     @cached_property
     def lexicon(self) -> Lexicon:
         """The base lexicon, which is read when this is first asked for, and `added`."""
         return self._read_base() + self.added
-
-    def _add_words(self) -> None:
-        """What is added goes into the decoder; a line that repeats one of the base lexicon replaces it."""
-        if not self.added.entries:
-            return
-        base = self.lexicon.entries[: -len(self.added.entries)]
-        own = {(entry.word, entry.phones) for entry in self.added.entries}
-        replaced = {entry.word for entry in base if (entry.word, entry.phones) in own}
-        for word in replaced:
-            self.decoder.remove(word)
-        kept = (e for e in base if e.word in replaced and (e.word, e.phones) not in own)
-        for entry in (*kept, *self.added.entries):
-            self.decoder.add_entry(entry)
 
     def transcribe(self, recordings: Sequence[str | Path]) -> list[Transcript]:
         """Transcripts of the files in their order. Raises AudioError at the first that cannot be read."""
