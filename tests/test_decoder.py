@@ -307,3 +307,32 @@ def test_stream_refuses_what_decode_refuses() -> None:
         stream.accept(np.full((3, len(PHONES)), np.nan, np.float32))
     with pytest.raises(ValueError, match="tokens"):
         stream.accept(np.zeros((3, 2), np.float32))
+
+
+def test_unknown_words_are_marked_and_known_ones_stay() -> None:
+    lexicon = Lexicon((Entry(word="pot", phones=("p", "t")), Entry(word="task", phones=("t", "s", "k"))))
+    said = spoken("p", "t", "k", "s", "k", "p", "t", "s", "k", gap=1)[None]
+    marking = Decoder(lexicon, None, PHONES, DecoderOptions(unknown="mark", unknown_score=-4.0, nbest=2))
+    found = marking.decode(said)[0]
+    assert found[0].words == ("pot", "<kskp>", "task")
+    assert found[0].token_ids == tuple(PHONES.ids[p] for p in "ptkskptsk")
+    assert found[0].token_frames == tuple(range(0, 18, 2))
+    assert found[0].word_ends == (2, 6, 9)
+    assert found[0].score > found[1].score
+    known = spoken("p", "t", "t", "s", "k")[None]
+    assert marking.decode(known)[0][0].words == ("pot", "task")
+    off = Decoder(lexicon, None, PHONES).decode(said)[0][0]
+    assert all(not word.startswith("<") for word in off.words)
+
+
+def test_unknown_words_take_their_score() -> None:
+    """The same path under two unknown scores differs by just that."""
+    lexicon = Lexicon((Entry(word="pot", phones=("p", "t")),))
+    said = spoken("k", "s", "k", "s", gap=1)[None]
+    scores = [
+        Decoder(lexicon, None, PHONES, DecoderOptions(unknown="mark", unknown_score=x)).decode(said)[0][0]
+        for x in (-3.0, -5.0)
+    ]
+    assert scores[0].words == scores[1].words == ("<ksks>",)
+    assert scores[0].score == pytest.approx(scores[1].score + 2.0, abs=1e-3)
+    assert scores[0].acoustic_score == pytest.approx(scores[1].acoustic_score, abs=1e-2)

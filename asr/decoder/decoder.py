@@ -21,7 +21,10 @@ from asr.decoder.graph import Graph
 from asr.decoder.nbest import best_paths
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import MOST_TOKENS, GraphView, ctc_score, place_tokens
+from asr.decoder.search import (
+    MOST_TOKENS, UNKNOWN_END, UNKNOWN_PHONE, GraphView, ctc_score, place_tokens,
+)  # fmt: skip
+from asr.decoder.unknown import mark, phone_bigram
 from asr.decoder.vocabulary import Vocabulary, WordScorer, check_length
 from asr.decoder.workspace import Workspace
 from asr.lexicon import Entry, Lexicon
@@ -33,15 +36,22 @@ class _View:
     """Graph and vocabulary of one version: the addresses for the kernels, and the arrays to keep alive
     meanwhile."""
 
-    def __init__(self, graph: Graph, vocabulary: Vocabulary, removed: np.ndarray, added: AddedView) -> None:
-        self._keep = (graph, vocabulary, removed, added)
+    def __init__(
+        self,
+        graph: Graph,
+        vocabulary: Vocabulary,
+        removed: np.ndarray,
+        added: AddedView,
+        loop: np.ndarray | None,
+    ) -> None:
+        self._keep = (graph, vocabulary, removed, added, loop)
         self.graph = GraphView(
             nodes=graph.nodes.ctypes.data, words=graph.nodes.shape[1] - 1, arcs=graph.arcs.ctypes.data,
             ends=graph.ends.ctypes.data, chains=graph.chains.ctypes.data, backoffs=graph.backoffs.ctypes.data,
             tokens=vocabulary.tokens.ctypes.data, offsets=vocabulary.offsets.ctypes.data,
             word_of=vocabulary.word.ctypes.data, removed=removed.ctypes.data, heads=added.heads.ctypes.data,
             links=added.links.ctypes.data, groups=added.groups.ctypes.data, num_groups=len(added.groups),
-            added_nodes=added.nodes.ctypes.data, added_ends=added.ends.ctypes.data, version=added.version,
+            added_nodes=added.nodes.ctypes.data, added_ends=added.ends.ctypes.data, version=added.version, loop=0 if loop is None else loop.ctypes.data,
             bonus=max(graph.bonus, added.bonus),
         )  # fmt: skip
 
@@ -80,6 +90,9 @@ class Decoder:
         self._removed = np.zeros(len(self._vocabulary), np.int8)
         self._added = AddedWords(compiled.graph, len(self._vocabulary))
         self._scorer = WordScorer(language_model, self.options)
+        self._loop = None
+        if self.options.unknown != "off":
+            self._loop = phone_bigram(self._vocabulary, self.options, len(phones))
         self._lock = threading.Lock()
         self._free: SimpleQueue[Workspace] = SimpleQueue()
         self._view = self._new_view()
@@ -165,7 +178,7 @@ class Decoder:
         return {word: i for i, word in enumerate(self._vocabulary.words)}
 
     def _new_view(self) -> _View:
-        return _View(self._compiled.graph, self._vocabulary, self._removed, self._added.view())
+        return _View(self._compiled.graph, self._vocabulary, self._removed, self._added.view(), self._loop)
 
     def decode(self, log_probs: Any, lengths: Any = None) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first, at most `options.nbest`, at least one (perhaps without
@@ -210,11 +223,27 @@ class Decoder:
         return hypotheses
 
     def _words_of(self, pronunciations: Sequence[int]) -> tuple[str, ...]:
-        vocabulary, compiled = self._vocabulary, len(self._vocabulary)
-        return tuple(
-            vocabulary.words[vocabulary.word[i]] if i < compiled else self._added.entries[i - compiled].word
-            for i in pronunciations
-        )
+        return tuple(said.word for said in self._path(pronunciations))
+
+    def _path(self, pronunciations: Sequence[int]) -> list[Added]:
+        """What the records of a path say; those of an unknown word, a phone each and its end, become one."""
+        path: list[Added] = []
+        unknown: list[int] = []
+        for i in pronunciations:
+            if i <= UNKNOWN_PHONE:
+                unknown.append(UNKNOWN_PHONE - i)
+            elif i == UNKNOWN_END:
+                path.append(self._unknown(unknown))
+                unknown = []
+            else:
+                path.append(self._said(i))
+        return path
+
+    def _unknown(self, tokens: list[int]) -> Added:
+        assert self._loop is not None
+        steps = zip([0, *tokens], [*tokens, 0], strict=True)
+        score = float(sum(self._loop[a, b] for a, b in steps))
+        return Added(mark(tokens, self.phones), -1, np.array(tokens, np.int16), 0, score, True)
 
     def _said(self, pronunciation: int) -> Added:
         """A pronunciation, compiled or added."""
@@ -229,11 +258,14 @@ class Decoder:
 
     def _hypothesis(self, log_probs: np.ndarray, records: np.ndarray, score: float) -> Hypothesis:
         lm_weight = self.options.lm_weight
-        path = [self._said(i) for i in records["pronunciation"].tolist()]
+        path = self._path(records["pronunciation"].tolist())
         tokens = np.concatenate([said.tokens for said in path]) if path else np.zeros(0, np.int16)
         word_ends = np.cumsum([len(said.tokens) for said in path], dtype=np.int32)
+        # A record ends a word, or is a phone of an unknown one: a piece of known place either way.
+        pieces = records[records["pronunciation"] != UNKNOWN_END]
+        sizes = [1 if i < 0 else len(self._said(i).tokens) for i in pieces["pronunciation"].tolist()]
         frames = np.zeros(len(tokens), np.int32)
-        place_tokens(log_probs, len(self.phones), tokens, word_ends, records["frame"].copy(), frames)
+        place_tokens(log_probs, tokens, np.cumsum(sizes, dtype=np.int32), pieces["frame"].copy(), frames)
         lm_score = 0.0
         bonus = sum(said.score for said in path)
         if self._lm is not None:

@@ -13,6 +13,9 @@ class DecoderOptions:
     A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does
     not know scores `unknown_word_score` there. Frames whose blank is likelier than `blank_skip_threshold` are
     passed in one step.
+
+    `unknown`: "off", every sound belongs to a word of the lexicon; "mark", a word that is not in it may be
+    written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it.
     """
 
     beam_size: int = 1000
@@ -21,6 +24,8 @@ class DecoderOptions:
     word_score: float = -0.5
     unknown_word_score: float = -9.0
     blank_skip_threshold: float = 0.999
+    unknown: str = "off"
+    unknown_score: float = -8.0
     nbest: int = 1
     num_threads: int = 0
 
@@ -29,6 +34,8 @@ class DecoderOptions:
             raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
         if self.beam_threshold <= 0:
             raise ValueError(f"beam_threshold must be above 0, not {self.beam_threshold}")
+        if self.unknown not in ("off", "mark"):
+            raise ValueError(f"unknown must be off or mark, not {self.unknown!r}")
         if self.nbest < 1:
             raise ValueError(f"nbest must be at least 1, not {self.nbest}")
         if not 0 < self.blank_skip_threshold <= 1:

@@ -37,8 +37,11 @@ from asr.decoder.memory import (
 NEVER = np.float32(-1e30)
 _GONE = np.float32(-1e29)
 TOKEN_BYTES, RECORD_BYTES, MERGE_BYTES = 32, 24, 16
-# Codes from here on are nodes of added words' trees.
-ADDED = 1 << 30
+# Codes from here on are phones of unknown words, and nodes of added words' trees.
+LOOP, ADDED = 1 << 29, 1 << 30
+# What stands for a pronunciation in the records of an unknown word: its end, and from -2 down its phones.
+UNKNOWN_END, UNKNOWN_PHONE = -1, -2
+SHORTEST_UNKNOWN = 3  # phones; with fewer it would be cheaper than any word
 _ADD_STEPS, _ADD_RANGE = 64, 12  # per unit; beyond the range adding changes nothing
 _steps = np.arange(_ADD_STEPS * _ADD_RANGE + 2) / _ADD_STEPS
 ADD_TABLE = np.log1p(np.exp(-_steps)).astype(np.float32)
@@ -65,6 +68,7 @@ class GraphView(NamedTuple):
     added_nodes: int
     added_ends: int
     version: int
+    loop: int
     bonus: float
 
 
@@ -196,6 +200,24 @@ def _twice(records, a, b):
 
 
 @njit(cache=True, nogil=True)
+def _record(work, source, pronunciation, word, frame):
+    """Note a word end, or a phone of an unknown word: the number of the record, -1 where memory is full."""
+    records = load_i64(work.state, RECORDS)
+    if records == work.record_capacity:
+        store_i64(work.state, OVERFLOW, load_i64(work.state, OVERFLOW) + 1)
+        return np.int32(-1)
+    record = work.records + records * RECORD_BYTES
+    store_i32(record, 0, source)
+    store_i32(record, 1, pronunciation)
+    store_i32(record, 2, frame)
+    store_i64(
+        record, 2, _words_of(work.records, source) * _PRIME + np.int64(word) + np.int64(1442695040888963407)
+    )
+    store_i64(work.state, RECORDS, records + 1)
+    return np.int32(records)
+
+
+@njit(cache=True, nogil=True)
 def _end_word(
     graph,
     work,
@@ -213,22 +235,13 @@ def _end_word(
     last,
 ):
     """A word ends: its record, and tokens at the root of its history and of those that backoff leads to."""
-    records = load_i64(work.state, RECORDS)
-    if records == work.record_capacity:
-        store_i64(work.state, OVERFLOW, load_i64(work.state, OVERFLOW) + 1)
+    record = _record(work, source, pronunciation, word, frame)
+    if record < 0:
         return count
-    record = work.records + records * RECORD_BYTES
-    store_i32(record, 0, source)
-    store_i32(record, 1, pronunciation)
-    store_i32(record, 2, frame)
-    store_i64(
-        record, 2, _words_of(work.records, source) * _PRIME + np.int64(word) + np.int64(1442695040888963407)
-    )
-    store_i64(work.state, RECORDS, records + 1)
     while True:
         place = (np.int64(history) << np.int64(32)) | last
         token, count = _find(work, tokens, epoch, count, place, np.int32(0))
-        _merge(work, keep_merges, token, 1, score, np.int32(records), True)
+        _merge(work, keep_merges, token, 1, score, record, True)
         if history == 0:
             return count
         score = np.float32(score + load_f32(graph.backoffs, 2 * history))
@@ -338,6 +351,41 @@ def _advance_added(
 
 
 @njit(cache=True, nogil=True)
+def _advance_unknown(
+    graph, work, limits, row, num_tokens, new, epoch, new_count, new_best, frame, full, heard, depth, last, b, total,
+    trace_b, trace,
+):  # fmt: skip
+    """An unknown word goes on by any phone, or begins (`heard` 0). graph.loop: float32 scores [phone, next
+    phone], where phone 0 is the begin and next phone 0 the end."""
+    for v in range(1, num_tokens):
+        if not (load_i64(work.state, _MASKS + v // 64) >> np.int64(v % 64)) & 1 or new_count >= full:
+            continue
+        score = np.float32((b if v == last else total) + load_f32(row, v))
+        score = np.float32(score + load_f32(graph.loop, heard * num_tokens + v))
+        bar = np.float32(new_best - np.float32(limits.beam))
+        if score < bar:
+            continue
+        source = trace_b if v == last else trace
+        record = _record(work, source, np.int32(UNKNOWN_PHONE - v), np.int64(UNKNOWN_PHONE - v), frame)
+        if record < 0:
+            return new_count, new_best
+        new_best = max(new_best, score)
+        to_place = (
+            ((LOOP + np.int64(v)) << np.int64(32)) | (min(depth + 1, SHORTEST_UNKNOWN) << np.int64(16)) | v
+        )
+        to, new_count = _find(work, new, epoch, new_count, to_place, np.int32(0))
+        _merge(work, limits.keep_merges, to, 1, score, record, True)
+        at_end = np.float32(score + load_f32(graph.loop, v * num_tokens))
+        if depth + 1 >= SHORTEST_UNKNOWN and at_end >= bar:
+            new_best = max(new_best, at_end)
+            new_count = _end_word(
+                graph, work, limits.keep_merges, new, epoch, new_count, bar, frame, record, at_end,
+                np.int32(UNKNOWN_END), np.int64(UNKNOWN_END), np.int32(0), np.int64(v),
+            )  # fmt: skip
+    return new_count, new_best
+
+
+@njit(cache=True, nogil=True)
 def advance(graph, work, limits, log_probs, num_frames, num_tokens):
     """Search on through log_probs float32 (num_frames, num_tokens), from frame state[FRAME].
 
@@ -423,6 +471,13 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
                 to, new_count = _find(work, new, epoch, new_count, place, extra)
                 _merge(work, limits.keep_merges, to, 1, repeats, trace_p, False)
             new_best = max(new_best, repeats)
+            if graph.loop and ((code == 0 and depth == 0) or LOOP <= code < ADDED):
+                new_count, new_best = _advance_unknown(
+                    graph, work, limits, row, num_tokens, new, epoch, new_count, new_best, first_frame + frame, full,
+                    code - LOOP if code else code, depth, last, b, total, trace_b, trace,
+                )  # fmt: skip
+                if code:
+                    continue
             if code >= ADDED:
                 new_count, new_best = _advance_added(
                     graph, work, limits, row, new, epoch, new_count, new_best, first_frame + frame, full, code - ADDED,
@@ -615,7 +670,7 @@ def ctc_score(log_probs, tokens):
 
 
 @njit(cache=True, nogil=True)
-def place_tokens(log_probs, num_tokens, tokens, word_ends, last_frames, frames):
+def place_tokens(log_probs, tokens, word_ends, last_frames, frames):
     """The frame in which each token of a path begins, int32 into `frames` (arrays, not addresses).
 
     A word's last token begins in its frame of `last_frames`; those before it lie between the word before and

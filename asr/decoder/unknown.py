@@ -1,0 +1,42 @@
+"""Words that are in no lexicon: what their phones are likely to be, and how they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from asr.decoder.options import DecoderOptions
+from asr.decoder.vocabulary import Vocabulary
+from asr.phones import PhoneSet
+
+_SMOOTHING = 0.5  # added to every count of a phone bigram
+
+
+def phone_bigram(vocabulary: Vocabulary, options: DecoderOptions, num_tokens: int) -> np.ndarray:
+    """float32 (tokens, tokens): weighted log-probability of a phone (column) after a phone (row); row 0 is
+    the begin of a word and holds `unknown_score` too, column 0 its end.
+
+    Every pronunciation counts once: a word that is missing is more like the rare ones than like the frequent
+    ones.
+    """
+    counts = np.full((num_tokens, num_tokens), _SMOOTHING)
+    tokens, offsets = vocabulary.tokens.astype(np.int64), vocabulary.offsets
+    following = np.zeros(len(tokens) + 1, np.int64)
+    following[:-1] = tokens
+    first = np.zeros(len(tokens) + 1, bool)
+    first[offsets[:-1]] = True
+    np.add.at(counts, (0, tokens[offsets[:-1]]), 1)
+    after = np.where(first[1:] | (np.arange(1, len(tokens) + 1) == len(tokens)), 0, following[1:])
+    np.add.at(counts, (tokens, after), 1)
+    counts[0, 0] = 0
+    with np.errstate(divide="ignore"):
+        scores = np.log(counts) - np.log(counts.sum(1, keepdims=True))
+    scores *= options.lm_weight
+    scores[0] += options.unknown_score + options.word_score
+    return np.maximum(scores, -1e5).astype(np.float32)
+
+
+def mark(tokens: Sequence[int], phones: PhoneSet) -> str:
+    """How an unknown word is written."""
+    return f"<{''.join(phones.symbols[t] for t in tokens)}>"
