@@ -1,0 +1,66 @@
+"""Word and phone error rates of a model on the development sets, as the table of RESULTS.md.
+
+    python recipes/evaluate.py --data ~/phonebook-data --json work/evaluation.json
+
+Each set's `dev.tsv` is transcribed with the embedded model or `--model`, without the user's own words. PER is
+greedy, against the nearest of the lexicon's pronunciations of the reference words.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr import Recognizer
+from asr.decoder import DecoderOptions
+from asr.evaluate import Evaluation, evaluate
+from asr.manifest import read_manifest
+
+SETS = ("librispeech_native", "librispeech_dev", "commonvoice", "ljspeech", "speechocean", "kathleen")
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="folder with the sets")] = Path(
+        os.environ.get("PHONEBOOK_DATA", "../shared/data")
+    ),
+    model: Annotated[Path | None, typer.Option(help="folder of an acoustic model")] = None,
+    lm: Annotated[Path | None, typer.Option(help="ARPA language model")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    beam_size: Annotated[int, typer.Option(help="most hypotheses alive at a time")] = DecoderOptions.beam_size,
+    limit: Annotated[int, typer.Option(help="only the first N utterances of each set")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers there")] = None,
+) -> None:
+    """Print a Markdown table of error rates."""
+    options = DecoderOptions(beam_size=beam_size)
+    recognizer = Recognizer.load(model=model, lm=lm, device=device, options=options, user_lexicon=False)
+    results: dict[str, dict[str, object]] = {}
+    print("| set | utterances | words | WER % (95 % interval) | PER % | RTFx |")
+    print("|---|---|---|---|---|---|")
+    for name in SETS:
+        manifest = data / name / "dev.tsv"
+        if not manifest.is_file():
+            print(f"{manifest}: not there; the set is left out", file=sys.stderr)
+            continue
+        utterances = read_manifest(manifest)
+        result = evaluate(recognizer, utterances[:limit] if limit else utterances)
+        results[name] = result.as_dict()
+        print(row(name, result), flush=True)
+    if json_file is not None:
+        json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def row(name: str, result: Evaluation) -> str:
+    low, high = (100 * rate for rate in result.interval)
+    return (
+        f"| {name} | {len(result.scored)} | {result.words.total} | {100 * result.words.rate:.1f} "
+        f"({low:.1f}-{high:.1f}) | {100 * result.phones.rate:.1f} | {result.rtfx:.0f} |"
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
