@@ -1,14 +1,18 @@
 """Train the phone recogniser on prepared and aligned speech.
 
-    export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296  # glibc: keep memory between steps
-    python recipes/finetune.py --prepared work/prepared --development work/prepared-dev --out runs/first --hours 400
+    # glibc: keep memory between steps
+    export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
+    python recipes/finetune.py --prepared work/prepared --development work/prepared-dev \\
+        --out runs/first --hours 400
 
-CTC on the phones that the alignment chose among the lexicon's pronunciations; beside it, with a falling weight, the
-class of every frame and the phones before and after it, which tell the young network where each sound is. Muon
-(Jordan et al. 2024) on the matrices, AdamW on the rest, linear decay, an exponential average of the weights.
+CTC on the phones that the alignment chose among the lexicon's pronunciations; beside it, with a falling
+weight, the class of every frame and the phones before and after it, which tell the young network where each
+sound is. Muon (Jordan et al. 2024) on the matrices, AdamW on the rest, linear decay, an exponential average
+of the weights.
 
-`--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is given again; `--out` then
-holds `last.pt` (everything needed to go on) and `average/` (the averaged model, ready for `asr --model`).
+`--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
+given again; `--out` then holds `last.pt` (everything needed to go on) and `average/` (the averaged model,
+ready for `asr --model`).
 """
 
 from __future__ import annotations
@@ -66,17 +70,29 @@ def main(config: Config) -> None:
     run = Run(config, phones)
     print(f"{len(source.usable):,} utterances, {run.num_parameters / 1e6:.2f} M parameters", file=sys.stderr)
 
-    saved = judged = time.monotonic()
+    try:
+        train(run, source, judge)
+    except KeyboardInterrupt:
+        run.save()
+        print(f"interrupted after {run.hours:.2f} h: the same command goes on from there", file=sys.stderr)
+        raise SystemExit(130) from None
+    run.save()
+    if judge is not None:
+        run.judge(judge)
+
+
+def train(run: Run, source: BatchSource, judge: Judge | None) -> None:
+    config = run.config
+    saved = time.monotonic()
     judged_hours = run.hours
     while run.hours < config.hours:
         for batch in source.epoch(run.epoch, skip=run.batch):
             losses = run.step(batch)
-            now = time.monotonic()
             if run.steps % 50 == 0:
                 run.report(losses)
-            if now - saved > config.save_every_s:
+            if time.monotonic() - saved > config.save_every_s:
                 run.save()
-                saved = now
+                saved = time.monotonic()
             if judge is not None and run.hours - judged_hours >= config.judge_every_hours:
                 run.judge(judge)
                 judged_hours = run.hours
@@ -84,9 +100,6 @@ def main(config: Config) -> None:
                 break
         else:
             run.epoch, run.batch = run.epoch + 1, 0
-    run.save()
-    if judge is not None:
-        run.judge(judge)
 
 
 class Run:
@@ -153,7 +166,11 @@ class Run:
 
     def judge(self, judge: Judge) -> None:
         rates = judge.phone_error_rates(self.average)
-        line = {"hours": round(self.hours, 1), "steps": self.steps, "per": {k: round(v, 4) for k, v in rates.items()}}
+        line = {
+            "hours": round(self.hours, 1),
+            "steps": self.steps,
+            "per": {k: round(v, 4) for k, v in rates.items()},
+        }
         print(json.dumps(line), file=sys.stderr, flush=True)
         with (self.config.out / "judged.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
@@ -210,10 +227,14 @@ def losses_of(network: PhoneModel, batch: Batch) -> tuple[Tensor, Tensor]:
 def cli(
     prepared: Annotated[Path, typer.Option(help="features and alignments")],
     out: Annotated[Path, typer.Option(help="the run's folder; an interrupted run there goes on")],
-    development: Annotated[Path | None, typer.Option(help="prepared development sets, to watch the PER")] = None,
+    development: Annotated[
+        Path | None, typer.Option(help="prepared development sets, to watch the PER")
+    ] = None,
     init: Annotated[Path | None, typer.Option(help="a model folder to start from")] = None,
     hours: Annotated[float, typer.Option(help="audio to pass through the network, in hours")] = Config.hours,
-    muon_rate: Annotated[float, typer.Option(help="learning rate of the blocks' matrices")] = Config.muon_rate,
+    muon_rate: Annotated[
+        float, typer.Option(help="learning rate of the blocks' matrices")
+    ] = Config.muon_rate,
     adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
     threads: Annotated[int, typer.Option(help="processor threads")] = Config.threads,
     seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,

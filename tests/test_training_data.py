@@ -1,0 +1,145 @@
+"""Prepared features, their labels and the batches made of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from asr.model.features import NUM_MELS
+from asr.training.batches import BatchConfig, BatchSource, neighbours
+from asr.training.prepared import Alignments, Prepared
+
+VERSIONS = {"1.00": 1.0, "0.90": 1 / 0.9, "1.10": 1 / 1.1}
+# Without masks, so that features show what was taken.
+PLAIN = BatchConfig(seconds=6.0, versions=(("1.00", 1.0),), mel_masks=0, time_width=0)
+
+
+def write_prepared(folder: Path, num_utterances: int = 23) -> None:
+    """Utterance i is phones 1 to 4 in turn, from phone 1 + i % 4 on; its features count the frames."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(60, 150, num_utterances)
+    ends = dict.fromkeys(VERSIONS, 0)
+    features: dict[str, list[np.ndarray]] = {name: [] for name in VERSIONS}
+    rows, phones, classes = [], [], []
+    for i, length in enumerate(lengths):
+        spans = []
+        for name, stretch in VERSIONS.items():
+            frames = round(length * stretch)
+            features[name].append(np.tile(np.arange(frames)[:, None], (1, NUM_MELS)).astype(np.float16))
+            spans.append(f"{ends[name]}:{ends[name] + frames}")
+            ends[name] += frames
+        rows.append("\t".join([f"u{i}", "set/train", f"speaker{i % 3}", "A TEXT", *spans]))
+        count = 4
+        phones.append([1 + (i + k) % 4 for k in range(count)])
+        where = np.arange(length) * 3 * count // length
+        classes.append([3 * phones[-1][w // 3] + w % 3 for w in where])
+    (folder / "utterances.tsv").write_text(
+        "\n".join(["\t".join(["id", "set", "speaker", "text", *VERSIONS]), *rows]) + "\n", encoding="utf-8"
+    )
+    for name, parts in features.items():
+        np.concatenate(parts).tofile(folder / f"features-{name}.raw")
+    offsets = np.cumsum([0, *map(len, phones)])
+    alignments = Alignments(
+        np.concatenate(phones).astype(np.int16), offsets, np.concatenate(classes).astype(np.uint8)
+    )
+    alignments.save(folder / "alignments.npz")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    write_prepared(folder)
+    return folder
+
+
+def source(folder: Path, config: BatchConfig) -> BatchSource:
+    return BatchSource(Prepared.open(folder), Alignments.open(folder / "alignments.npz"), config)
+
+
+def test_prepared_files_are_read_back(folder: Path) -> None:
+    prepared = Prepared.open(folder)
+    assert len(prepared.utterances) == 23
+    assert prepared.utterances[4].speaker == "speaker1"
+    assert prepared.frames(4)[:, 0].tolist() == list(range(len(prepared.frames(4))))
+    assert len(prepared.frames(4, "0.90")) > len(prepared.frames(4)) > len(prepared.frames(4, "1.10"))
+    with pytest.raises(ValueError, match="prepare.py"):
+        Prepared.open(folder / "elsewhere")
+
+
+def test_an_epoch_has_every_utterance_once_in_batches_of_like_length(folder: Path) -> None:
+    batches = list(source(folder, PLAIN).epoch(0))
+    lengths = sorted(int(n) for batch in batches for n in batch.lengths)
+    prepared = Prepared.open(folder)
+    assert lengths == sorted(len(prepared.frames(i)) for i in range(23))
+    for batch in batches:
+        assert batch.features.shape[1] * len(batch.lengths) <= PLAIN.seconds * 100
+        assert batch.seconds == pytest.approx(int(batch.lengths.sum()) / 100)
+    assert sum(len(batch.lengths) for batch in batches) == 23
+
+
+def test_epochs_differ_and_repeat(folder: Path) -> None:
+    def shape(number: int, skip: int = 0) -> list[list[int]]:
+        return [
+            batch.lengths.tolist() for batch in source(folder, BatchConfig(seconds=6.0)).epoch(number, skip)
+        ]
+
+    assert shape(3) == shape(3)
+    assert shape(3) != shape(4)
+    assert shape(3)[2:] == shape(3, skip=2)
+
+
+def test_a_resumed_epoch_has_the_same_features(folder: Path) -> None:
+    config = BatchConfig(seconds=6.0)
+    whole = list(source(folder, config).epoch(5))
+    rest = list(source(folder, config).epoch(5, skip=1))
+    assert all(bool((a.features == b.features).all()) for a, b in zip(whole[1:], rest, strict=True))
+
+
+@pytest.mark.parametrize("version", list(VERSIONS))
+def test_labels_are_where_the_sounds_are_at_every_speed(folder: Path, version: str) -> None:
+    config = BatchConfig(seconds=6.0, versions=((version, 1.0),), mel_masks=0, time_width=0)
+    for batch in source(folder, config).epoch(0):
+        for row, length in enumerate(batch.lengths.tolist()):
+            frames = -(-length // config.stride)
+            classes = batch.classes[row]
+            assert (classes[frames:] == -1).all()
+            phones = [int(p) for p in batch.targets[row, : batch.target_lengths[row]]]
+            expected = [3 * phones[w // 3] + w % 3 for w in np.arange(frames) * 3 * len(phones) // frames]
+            # At the border of two states a frame may go to either.
+            for t, found in enumerate(classes[:frames].tolist()):
+                assert found in expected[max(0, t - 1) : t + 2]
+            middle = frames // len(phones) + frames // (2 * len(phones))  # inside the second phone
+            assert batch.left[row, middle] == phones[0]
+            assert batch.right[row, middle] == phones[2]
+
+
+def test_masks_hide_bands_and_stretches_of_time(folder: Path) -> None:
+    plain = next(iter(source(folder, PLAIN).epoch(0)))
+    masked = next(iter(source(folder, BatchConfig(seconds=6.0, versions=(("1.00", 1.0),))).epoch(0)))
+    hidden = (plain.features != 0) & (masked.features == 0)
+    assert 0.01 < hidden.float().mean() < 0.5
+    changed = (plain.features != masked.features) & (masked.features != 0)
+    assert not changed.any()
+
+
+def test_too_short_and_unaligned_utterances_are_left_out(tmp_path: Path) -> None:
+    write_prepared(tmp_path, 5)
+    alignments = Alignments.open(tmp_path / "alignments.npz")
+    # 40 phones cannot be in utterance 0, nothing was aligned in utterance 1.
+    phones = np.concatenate([np.ones(40, np.int16), alignments.phones[8:]])
+    offsets = np.array([0, 40, 40, 44, 48, 52])
+    kept = BatchSource(Prepared.open(tmp_path), Alignments(phones, offsets, alignments.classes), PLAIN)
+    assert kept.usable.tolist() == [2, 3, 4]
+
+
+def test_versions_that_were_not_prepared(folder: Path) -> None:
+    with pytest.raises(ValueError, match="2.00"):
+        source(folder, BatchConfig(versions=(("2.00", 1.0),)))
+
+
+def test_neighbours_stay_inside_their_utterance() -> None:
+    # Phones 1 2 2 | 3: the second 2 begins anew with state 0.
+    classes = np.array([3, 4, 5, 6, 7, 8, 6, 8, 9, 10], np.uint8)
+    before, after = neighbours(classes, np.array([0, 8, 10]))
+    assert before.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 0, 0]
+    assert after.tolist() == [2, 2, 2, 2, 2, 2, 0, 0, 0, 0]
