@@ -18,6 +18,7 @@ import typer
 import asr
 
 if TYPE_CHECKING:
+    from asr.decoder import DecoderOptions
     from asr.transcribe import Recognizer
     from asr.types import Transcript
 
@@ -92,6 +93,7 @@ def transcribe(
     ] = None,
     beam_size: BeamOption = 1000,
     nbest: Annotated[int, typer.Option("--nbest", help="print the N best texts with scores", min=1)] = 1,
+    unknown: Annotated[str, typer.Option("--unknown", help="off, or mark: other words as <phones>")] = "off",
     user_lexicon: UserOption = True,
 ) -> None:
     """Write down what is said in recordings."""
@@ -105,7 +107,8 @@ def transcribe(
     if not files:
         raise typer.Exit(2)
     with one_line_errors():
-        recognizer = _load(lexicon, words, lm, model, device, beam_size, nbest, user_lexicon)
+        options = _options(beam_size, nbest, unknown)
+        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon)
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
             written_to = _output_paths(files, output_dir, formats.EXTENSIONS[format])
@@ -162,7 +165,7 @@ def evaluate(
         chosen = set()
         if recall is not None:
             chosen = {normalize(word) for word in _lines(recall)} - {""}
-        recognizer = _load(lexicon, words, lm, model, device, beam_size, 1, user_lexicon)
+        recognizer = _load(lexicon, words, lm, model, device, _options(beam_size), user_lexicon)
         from asr.evaluate import evaluate as run
 
         result = run(recognizer, utterances[:limit] if limit else utterances, chosen or None)
@@ -188,6 +191,45 @@ def evaluate(
 
 
 @app.command()
+def phones(
+    path: Annotated[list[str], typer.Argument(help="files, folders, globs, or - for stdin")],
+    lm: Annotated[Path | None, typer.Option("--lm", help="phone language model (KenLM or ARPA)")] = None,
+    hot: Annotated[
+        str | None, typer.Option("--hot", help='phone strings to prefer, "s ɜː ʃ ə, n oʊ"')
+    ] = None,
+    hot_weight: Annotated[float, typer.Option("--hot-weight", help="by how much (natural log)")] = 1.0,
+    beam_size: Annotated[int, typer.Option("--beam-size", help="with --lm or --hot", min=1)] = 100,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write down the sounds, without a lexicon."""
+    from asr import audio
+    from asr.open_phones import PhoneOptions, parse_hot
+
+    files, errors = audio.find(path)
+    for error in errors:
+        warn(error)
+    if not files:
+        raise typer.Exit(2)
+    done = 0
+    with one_line_errors():
+        options = PhoneOptions(lm=lm, hot=parse_hot(hot), hot_weight=hot_weight, beam_size=beam_size)
+        from asr.transcribe import PhoneRecognizer
+
+        recognizer = PhoneRecognizer.load(model, device, options)
+        for file in files:
+            try:
+                heard = " ".join(recognizer.phones(audio.load(file)))
+            except audio.AudioError as error:
+                warn(str(error))
+                continue
+            done += 1
+            print(f"{file}\t{heard}" if len(files) > 1 else heard, flush=True)
+    if done < len(files) or errors:
+        raise typer.Exit(1 if done else 2)
+
+
+@app.command()
 def say(
     text: Annotated[str, typer.Argument(help="what to say")],
     path: Annotated[Path, typer.Argument(help="sound file to write (.wav, .flac, .ogg)")],
@@ -202,11 +244,16 @@ def say(
     print(f"{path}: {seconds:.1f} s", file=sys.stderr)
 
 
+def _options(beam_size: int, nbest: int = 1, unknown: str = "off") -> DecoderOptions:
+    from asr.decoder import DecoderOptions
+
+    return DecoderOptions(beam_size=beam_size, nbest=nbest, unknown=unknown)
+
+
 def _load(
     lexicon: list[Path] | None, words: str | None, lm: Path | None, model: Path | None, device: str,
-    beam_size: int, nbest: int, user_lexicon: bool,
+    options: DecoderOptions, user_lexicon: bool,
 ) -> Recognizer:  # fmt: skip
-    from asr.decoder import DecoderOptions
     from asr.transcribe import Recognizer
 
     recognizer = Recognizer.load(
@@ -215,7 +262,7 @@ def _load(
         words=[word.strip() for word in (words or "").split(",") if word.strip()],
         lm=lm,
         device=device,
-        options=DecoderOptions(beam_size=beam_size, nbest=nbest),
+        options=options,
         user_lexicon=user_lexicon,
     )
     for note in recognizer.added.notes:

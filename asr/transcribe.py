@@ -17,6 +17,7 @@ from asr import audio, paths
 from asr.audio import AudioError, Segment
 from asr.decoder import Decoder, DecoderOptions, greedy
 from asr.lexicon import G2p, Lexicon
+from asr.open_phones import PhoneDecoder, PhoneOptions
 from asr.types import Emissions, Hypothesis, Transcript, Word
 
 if TYPE_CHECKING:
@@ -199,6 +200,35 @@ class Recognizer:
                 phones=tuple(self.model.phones.symbols[t] for t in hypothesis.token_ids[first:last]),
             )
             first = last
+
+
+class PhoneRecognizer:
+    """An acoustic model alone: sounds without words."""
+
+    def __init__(self, model: AcousticModel, decoder: PhoneDecoder | None) -> None:
+        self.model, self.decoder = model, decoder
+
+    @classmethod
+    def load(
+        cls, model: str | Path | None = None, device: str = "auto", options: PhoneOptions | None = None
+    ) -> PhoneRecognizer:
+        """Greedy unless `options` ask for a language model or hot phones. Raises ValueError."""
+        from asr.model.checkpoint import load_model
+
+        acoustic = load_model(model, choose_device(device))
+        beam = options is not None and bool(options.lm or options.hot)
+        return cls(acoustic, PhoneDecoder(acoustic.phones, options) if options and beam else None)
+
+    def phones(self, waveform: np.ndarray) -> tuple[str, ...]:
+        """Mono float32 at 16 kHz -> the phones of all its segments."""
+        heard: list[str] = []
+        for segment in audio.cut(waveform):
+            log_probs, lengths = self.model.log_probs([waveform[segment.start : segment.end]])
+            if self.decoder is None:
+                heard += greedy(log_probs, lengths, self.model.phones)[0]
+            else:
+                heard += self.decoder.decode(log_probs[0, : int(lengths[0])].cpu().numpy())
+        return tuple(heard)
 
 
 def choose_device(name: str) -> str:
