@@ -2,10 +2,10 @@
 
     python recipes/align.py --prepared work/prepared --lexicon lexicon/en.txt
 
-A flat start: every utterance is cut evenly into the three states of its phones, Gaussian mixtures are estimated on
-that, realign, and so on, over the shortest utterances first, with more and more Gaussians. The result, `alignments.npz` beside
-the features, holds for every utterance the pronunciations that were really said and the state of each frame.
-Fifteen hours take about five minutes on one core.
+A flat start: every utterance is cut evenly into the three states of its phones, Gaussian mixtures are
+estimated on that, realign, and so on, over the shortest utterances first, with more and more Gaussians. The
+result, `alignments.npz` beside the features, holds for every utterance the pronunciations that were really
+said and the state of each frame. Fifteen hours take about five minutes on one core.
 """
 
 from __future__ import annotations
@@ -57,8 +57,14 @@ def graphs_of(prepared: Prepared, lexicon: Path, phones: PhoneSet) -> list[State
     ]
 
 
-def train(config: Config, features: list[np.ndarray], graphs: list[StateGraph | None], num_classes: int) -> Mixtures:
-    usable = [i for i, graph in enumerate(graphs) if graph is not None and len(features[i]) > len(graph.classes) // 2]
+def train(
+    config: Config, features: list[np.ndarray], graphs: list[StateGraph | None], num_classes: int
+) -> Mixtures:
+    usable = [
+        i
+        for i, graph in enumerate(graphs)
+        if graph is not None and len(features[i]) > len(graph.classes) // 2
+    ]
     usable.sort(key=lambda i: len(features[i]))
     usable = [i for i in usable if len(features[i]) > 100] or usable
     model: Mixtures | None = None

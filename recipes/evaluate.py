@@ -31,7 +31,9 @@ def main(
     model: Annotated[Path | None, typer.Option(help="folder of an acoustic model")] = None,
     lm: Annotated[Path | None, typer.Option(help="ARPA language model")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    beam_size: Annotated[int, typer.Option(help="most hypotheses alive at a time")] = DecoderOptions.beam_size,
+    beam_size: Annotated[
+        int, typer.Option(help="most hypotheses alive at a time")
+    ] = DecoderOptions.beam_size,
     limit: Annotated[int, typer.Option(help="only the first N utterances of each set")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers there")] = None,
 ) -> None:

@@ -31,18 +31,21 @@ _WORD = re.compile(r"[a-z]+('[a-z]+)*")
 # Weak forms of function words in connected speech (Cruttenden, Gimson's Pronunciation of English, 11.3), and
 # pairs that speakers of American English share between them; espeak gives one of each.
 WEAK_FORMS = """
-a: ɐ, ə, eɪ | an: ə n, æ n | and: æ n d, ə n d, ə n, æ n | any: ɛ n i | are: ɑː ɹ, ɚ | as: æ z, ə z | at: æ t, ə t
-be: b iː, b i | because: b ᵻ k ʌ z, b ᵻ k ɔː z, k ə z | been: b ɪ n, b ɛ n, b iː n | but: b ʌ t, b ə t | can: k æ n, k ə n
-could: k ʊ d, k ə d | do: d uː, d ə | does: d ʌ z, d ə z | for: f ɔː ɹ, f ɚ | from: f ɹ ʌ m, f ɹ ə m | had: h æ d, h ə d, ə d
-has: h æ z, h ə z, ə z | have: h æ v, h ə v, ə v | he: h iː, h i, i | her: h ɜː, h ɚ, ɚ | him: h ɪ m, ɪ m | his: h ɪ z, ɪ z
-i'll: aɪ l | is: ɪ z | just: dʒ ʌ s t, dʒ ə s t | me: m iː, m i | must: m ʌ s t, m ə s t | my: m aɪ | of: ʌ v, ə v, ə
-on: ɔ n, ɑː n | or: ɔː ɹ, ɚ | our: aʊ ɚ, ɑː ɹ | shall: ʃ æ l, ʃ ə l | she: ʃ iː, ʃ i | should: ʃ ʊ d, ʃ ə d
-so: s oʊ | some: s ʌ m, s ə m | than: ð æ n, ð ə n | that: ð æ t, ð ə t | the: ð ə, ð ɪ, ð i | them: ð ɛ m, ð ə m
-then: ð ɛ n, ð ə n | there: ð ɛ ɹ, ð ɚ | they're: ð ɛ ɹ | till: t ɪ l | to: t ə, t ʊ, t uː | us: ʌ s, ə s | was: w ʌ z, w ə z
-we: w iː, w i | were: w ɜː, w ɚ | what: w ʌ t, w ɑː t | when: w ɛ n | will: w ɪ l, w ə l | with: w ɪ ð, w ɪ θ
-would: w ʊ d, w ə d | you: j uː, j ə | you're: j ʊ ɹ, j ɚ | your: j ʊ ɹ, j ɔː ɹ, j ɚ
-either: iː ð ɚ, aɪ ð ɚ | neither: n iː ð ɚ, n aɪ ð ɚ | often: ɔ f ə n, ɔ f t ə n | again: ɐ ɡ ɛ n, ɐ ɡ eɪ n
-against: ɐ ɡ ɛ n s t, ɐ ɡ eɪ n s t | data: d eɪ ɾ ə, d æ ɾ ə | route: ɹ uː t, ɹ aʊ t | economic: iː k ə n ɑː m ɪ k, ɛ k ə n ɑː m ɪ k
+a: ɐ, ə, eɪ | an: ə n, æ n | and: æ n d, ə n d, ə n, æ n | any: ɛ n i | are: ɑː ɹ, ɚ | as: æ z, ə z
+at: æ t, ə t | be: b iː, b i | because: b ᵻ k ʌ z, b ᵻ k ɔː z, k ə z | been: b ɪ n, b ɛ n, b iː n
+but: b ʌ t, b ə t | can: k æ n, k ə n | could: k ʊ d, k ə d | do: d uː, d ə | does: d ʌ z, d ə z
+for: f ɔː ɹ, f ɚ | from: f ɹ ʌ m, f ɹ ə m | had: h æ d, h ə d, ə d | has: h æ z, h ə z, ə z
+have: h æ v, h ə v, ə v | he: h iː, h i, i | her: h ɜː, h ɚ, ɚ | him: h ɪ m, ɪ m | his: h ɪ z, ɪ z
+i'll: aɪ l | is: ɪ z | just: dʒ ʌ s t, dʒ ə s t | me: m iː, m i | must: m ʌ s t, m ə s t | my: m aɪ
+of: ʌ v, ə v, ə | on: ɔ n, ɑː n | or: ɔː ɹ, ɚ | our: aʊ ɚ, ɑː ɹ | shall: ʃ æ l, ʃ ə l | she: ʃ iː, ʃ i
+should: ʃ ʊ d, ʃ ə d | so: s oʊ | some: s ʌ m, s ə m | than: ð æ n, ð ə n | that: ð æ t, ð ə t
+the: ð ə, ð ɪ, ð i | them: ð ɛ m, ð ə m | then: ð ɛ n, ð ə n | there: ð ɛ ɹ, ð ɚ | they're: ð ɛ ɹ
+till: t ɪ l | to: t ə, t ʊ, t uː | us: ʌ s, ə s | was: w ʌ z, w ə z | we: w iː, w i | were: w ɜː, w ɚ
+what: w ʌ t, w ɑː t | when: w ɛ n | will: w ɪ l, w ə l | with: w ɪ ð, w ɪ θ | would: w ʊ d, w ə d
+you: j uː, j ə | you're: j ʊ ɹ, j ɚ | your: j ʊ ɹ, j ɔː ɹ, j ɚ | either: iː ð ɚ, aɪ ð ɚ
+neither: n iː ð ɚ, n aɪ ð ɚ | often: ɔ f ə n, ɔ f t ə n | again: ɐ ɡ ɛ n, ɐ ɡ eɪ n
+against: ɐ ɡ ɛ n s t, ɐ ɡ eɪ n s t | data: d eɪ ɾ ə, d æ ɾ ə | route: ɹ uː t, ɹ aʊ t
+economic: iː k ə n ɑː m ɪ k, ɛ k ə n ɑː m ɪ k
 """
 
 
@@ -67,7 +70,9 @@ def count_words(data: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
     for sentence in sentences(data):
         counts.update(sentence.split())
-    return Counter({word: n for word, n in counts.items() if _WORD.fullmatch(word) and normalize(word) == word})
+    return Counter(
+        {word: n for word, n in counts.items() if _WORD.fullmatch(word) and normalize(word) == word}
+    )
 
 
 def readings_in_context(config: Config, phones: PhoneSet) -> dict[str, Counter[tuple[str, ...]]]:
@@ -100,11 +105,17 @@ def weak_forms(phones: PhoneSet) -> dict[str, list[tuple[str, ...]]]:
 def main(config: Config) -> None:
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
     counts = count_words(config.data)
-    words = [word for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if n >= config.min_count]
+    words = [
+        word
+        for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        if n >= config.min_count
+    ]
     alone = dict(zip(words, pronounce(words, phones), strict=True))
     context = readings_in_context(config, phones)
     weak = weak_forms(phones)
-    lines = ["# English (US): word TAB phones. Made by recipes/make_lexicon.py; put your own words into user.txt."]
+    lines = [
+        "# English (US): word TAB phones. Made by recipes/make_lexicon.py; put your own words into user.txt."
+    ]
     for word in words:
         seen = context.get(word, Counter())
         enough = max(3, config.min_share * seen.total())

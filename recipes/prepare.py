@@ -3,9 +3,9 @@
     python recipes/prepare.py --data ~/phonebook-data --out work/prepared --jobs 2
 
 Writes for each speed `features-SPEED.raw` (float16, frames x mels, all utterances one after the other) and
-`utterances.tsv` (id, set, speaker, text, first:last frame at each speed). The training recipes map these files
-into memory; an hour of speech takes 58 MB at each speed. A file that cannot be read is skipped and counted.
-With --noise each utterance is also written in rooms with noises (`features-noisy-SPEED.raw`).
+`utterances.tsv` (id, set, speaker, text, first:last frame at each speed). The training recipes map these
+files into memory; an hour of speech takes 58 MB at each speed. A file that cannot be read is skipped and
+counted. With --noise each utterance is also written in rooms with noises (`features-noisy-SPEED.raw`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def extract(item: Item, config: Config) -> list[np.ndarray] | None:
 
 
 def change_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
-    """Play faster or slower, pitch included (Ko et al. 2015, "Audio augmentation for speech recognition", 2)."""
+    """Play faster or slower, pitch included (Ko et al. 2015, Audio augmentation for speech recognition)."""
     import soxr
 
     return waveform if speed == 1.0 else soxr.resample(waveform, round(16_000 * speed), 16_000, "MQ")
@@ -118,7 +118,9 @@ def main(config: Config) -> None:
     rows: list[str] = []
     with ProcessPoolExecutor(config.jobs) as pool:
         extracted = pool.map(extract, items, [config] * len(items), chunksize=16)
-        for item, versions in track(zip(items, extracted, strict=True), total=len(items), description="features"):
+        for item, versions in track(
+            zip(items, extracted, strict=True), total=len(items), description="features"
+        ):
             if versions is None:
                 continue
             spans = []
@@ -126,7 +128,8 @@ def main(config: Config) -> None:
                 files[i].write(features.tobytes())
                 spans.append(f"{ends[i]}:{ends[i] + len(features)}")
                 ends[i] += len(features)
-            rows.append("\t".join([item.path.stem, item.set, item.speaker, item.text, *spans]))
+            text = " ".join(item.text.split())  # a manifest in jsonl may hold tabs and line ends
+            rows.append("\t".join([item.path.stem, item.set, item.speaker, text, *spans]))
     for file in files:
         file.close()
     header = "\t".join(["id", "set", "speaker", "text", *names])
@@ -138,8 +141,12 @@ def main(config: Config) -> None:
 def cli(
     data: Annotated[Path, typer.Option(help="folder of the manifests and their audio")],
     out: Annotated[Path, typer.Option(help="where the features go")],
-    manifest: Annotated[list[str] | None, typer.Option(help="manifest below --data (default: all training sets)")] = None,
-    development: Annotated[bool, typer.Option(help="prepare the development sets, at their own speed only")] = False,
+    manifest: Annotated[
+        list[str] | None, typer.Option(help="manifest below --data (default: all training sets)")
+    ] = None,
+    development: Annotated[
+        bool, typer.Option(help="prepare the development sets, at their own speed only")
+    ] = False,
     noise: Annotated[Path | None, typer.Option(help="folder with noise.tsv: adds a noisy version")] = None,
     jobs: Annotated[int, typer.Option(help="processes")] = 2,
 ) -> None:

@@ -38,8 +38,8 @@ class AcousticModel:
 
     @torch.inference_mode()
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Mono float32 waveforms at 16 kHz of any lengths -> (batch, frames, tokens) float32, natural log, and
-        (batch,) int64 frames of each. Beyond an utterance's frames the values mean nothing."""
+        """Mono float32 waveforms at 16 kHz of any lengths -> (batch, frames, tokens) float32, natural log,
+        and (batch,) int64 frames of each. Beyond an utterance's frames the values mean nothing."""
         if not waveforms:
             return torch.zeros(0, 0, len(self.phones)), torch.zeros(0, dtype=torch.int64)
         samples = [torch.from_numpy(np.ascontiguousarray(w, np.float32)) for w in waveforms]
@@ -56,10 +56,16 @@ def _has_bf16() -> bool:
     return flags.exists() and "avx512_bf16" in flags.read_text()
 
 
-def save_model(folder: Path, network: PhoneModel, phones: PhoneSet, dtype: torch.dtype = torch.float16) -> None:
+def save_model(
+    folder: Path, network: PhoneModel, phones: PhoneSet, dtype: torch.dtype = torch.float16
+) -> None:
     """Write the encoder and CTC head (training heads stay out), configuration and phones."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().to(dtype).contiguous() for k, v in network.state_dict().items() if not k.startswith("frame.")}
+    state = {
+        k: v.detach().to(dtype).contiguous()
+        for k, v in network.state_dict().items()
+        if not k.startswith("frame.")
+    }
     save_file(state, folder / _WEIGHTS)
     config = json.dumps(dataclasses.asdict(network.encoder.config), indent=1)
     (folder / _CONFIG).write_text(config + "\n", encoding="utf-8")
@@ -67,13 +73,16 @@ def save_model(folder: Path, network: PhoneModel, phones: PhoneSet, dtype: torch
 
 
 def load_model(path: str | Path | None = None, device: str | torch.device = "cpu") -> AcousticModel:
-    """The model in a folder, or the embedded one. Raises ValueError when the folder holds no model of ours."""
+    """The model in a folder, or the embedded one. Raises ValueError as `load_network`."""
     network, phones = load_network(path)
     return AcousticModel(network, phones, torch.device(device))
 
 
 def load_network(path: str | Path | None = None) -> tuple[PhoneModel, PhoneSet]:
-    """The bare network, float32 on the CPU, and its phones. Raises ValueError as `load_model`."""
+    """The bare network, float32 on the CPU, and its phones.
+
+    Raises ValueError for a folder without all three files, or whose files are broken or do not fit together.
+    """
     folder = Path(path) if path is not None else EMBEDDED
     for name in (_WEIGHTS, _CONFIG, _PHONES):
         if not (folder / name).is_file():
@@ -81,16 +90,18 @@ def load_network(path: str | Path | None = None) -> tuple[PhoneModel, PhoneSet]:
     try:
         fields = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        config = EncoderConfig(**fields)
+        phones = PhoneSet.read(folder / _PHONES)
+        network = PhoneModel(EncoderConfig(**fields), len(phones))
         state = {k: v.float() for k, v in load_file(folder / _WEIGHTS).items()}
-    except (json.JSONDecodeError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{folder}: not a model that this version can read ({error})") from None
-    phones = PhoneSet.read(folder / _PHONES)
-    network = PhoneModel(config, len(phones))
+    except (ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{folder}: not a model that this version can read ({reason})") from None
     if state.get("ctc.bias") is None or len(state["ctc.bias"]) != len(phones):
         raise ValueError(f"{folder}: the weights do not belong to the {len(phones)} tokens of {_PHONES}")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f"{folder}: weights and {_CONFIG} disagree ({str(error).splitlines()[0]})") from None
+        # The first line only says what failed; the next one names the weights.
+        detail = str(error).split("\n")[1].strip()
+        raise ValueError(f"{folder}: weights and {_CONFIG} disagree ({detail})") from None
     return network, phones

@@ -39,7 +39,9 @@ class Encoder(nn.Module):
         self.config = config
         # Each encoder frame sees its own `stride` feature frames and as many before and after.
         self.stem = nn.Linear(3 * config.stride * NUM_MELS, config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.bottleneck, dilation) for dilation in config.dilations)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.bottleneck, dilation) for dilation in config.dilations
+        )
         self.statistics = nn.ModuleDict(
             {str(i): UtteranceStatistics(config.dim, config.statistics_dim) for i in config.statistics_after}
         )
@@ -93,9 +95,10 @@ class Block(nn.Module):
 
 
 class UtteranceStatistics(nn.Module):
-    """Mean and deviation of each channel over the utterance scale and shift all channels: who speaks, and where.
+    """Mean and deviation of each channel over the utterance scale and shift all channels.
 
-    A squeeze-and-excitation (Hu et al. 2018) with the deviation beside the mean and a shift beside the scale.
+    They tell who speaks, and where. A squeeze-and-excitation (Hu et al. 2018) with the deviation beside the
+    mean and a shift beside the scale.
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -116,7 +119,10 @@ class UtteranceStatistics(nn.Module):
 
 
 class PhoneModel(nn.Module):
-    """Encoder and CTC head; for training also heads that name the state of each frame and its neighbour phones."""
+    """Encoder and CTC head.
+
+    With `auxiliary` also the heads for training that name the state of each frame and its neighbour phones.
+    """
 
     def __init__(self, config: EncoderConfig, num_tokens: int, auxiliary: bool = False) -> None:
         super().__init__()
@@ -125,6 +131,6 @@ class PhoneModel(nn.Module):
         self.frame = nn.Linear(config.dim, 3 * num_tokens + 2 * num_tokens) if auxiliary else None
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised features and lengths -> log-probs float32 (batch, frames, tokens), natural log, and lengths."""
+        """Normalised features, lengths -> log-probs (batch, frames, tokens) float32, natural log, lengths."""
         hidden, lengths = self.encoder(features, lengths)
         return F.log_softmax(self.ctc(hidden).float(), 2), lengths

@@ -19,10 +19,10 @@ _NEVER = np.float32(-1e30)
 class StateGraph:
     """The states of one transcript in topological order.
 
-    `classes` (states,) int32 is the acoustic class of each state: 3 * phone id + 0, 1 or 2, where silence takes the place
-    of blank (phone id 0). `predecessors[offsets[s] : offsets[s + 1]]` are the states before s (itself is always
-    one too); -1 means that a path may begin in s. `final` marks where a path may end. `words` (states,) is the
-    index of the word that a state belongs to, -1 for silence.
+    `classes` (states,) int32 is the acoustic class of each state: 3 * phone id + 0, 1 or 2, where silence
+    takes the place of blank (phone id 0). `predecessors[offsets[s] : offsets[s + 1]]` are the states before s
+    (itself is always one too); -1 means that a path may begin in s. `final` marks where a path may end.
+    `words` (states,) is the index of the word that a state belongs to, -1 for silence.
     """
 
     classes: np.ndarray
@@ -33,7 +33,7 @@ class StateGraph:
 
 
 def build_graph(pronunciations: Sequence[Sequence[Sequence[int]]]) -> StateGraph:
-    """For each word its pronunciations, each a sequence of phone ids (1 and up) -> the graph of all readings."""
+    """For each word its pronunciations, sequences of phone ids (1 and up) -> the graph of all readings."""
     classes: list[int] = []
     words: list[int] = []
     before: list[list[int]] = []
@@ -71,7 +71,11 @@ def align(graph: StateGraph, scores: np.ndarray) -> tuple[np.ndarray, float]:
     `scores`: float32 (frames, classes), log-likelihoods. Raises ValueError when there are too few frames.
     """
     path, score = _viterbi(
-        graph.classes, graph.predecessors, graph.offsets, graph.final, np.ascontiguousarray(scores, np.float32)
+        graph.classes,
+        graph.predecessors,
+        graph.offsets,
+        graph.final,
+        np.ascontiguousarray(scores, np.float32),
     )
     if score <= _NEVER / 2:
         raise ValueError(f"{len(scores)} frames are too few for {len(graph.classes)} states")
@@ -79,7 +83,7 @@ def align(graph: StateGraph, scores: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def uniform(graph: StateGraph, num_frames: int) -> np.ndarray:
-    """A path that gives the states of the first pronunciations equal shares, with silence at both ends only."""
+    """A path through the first pronunciations, equal shares for all states, silence at both ends only."""
     keep = [s for s in range(len(graph.classes)) if graph.words[s] >= 0]
     first: list[int] = []
     for s in keep:
@@ -113,10 +117,11 @@ def _viterbi(classes, predecessors, offsets, final, scores):
             source = s
             for i in range(offsets[s], offsets[s + 1]):
                 p = predecessors[i]
-                if p < 0:
-                    value = np.float32(0.0) if t == 0 else _NEVER
-                else:
-                    value = last[p] if t > 0 else _NEVER
+                value = _NEVER
+                if p < 0 and t == 0:
+                    value = np.float32(0.0)
+                elif p >= 0 and t > 0:
+                    value = last[p]
                 if value > best:
                     best = value
                     source = p

@@ -21,8 +21,9 @@ _GAIN_DB = (-12.0, 6.0)
 def add_room_and_noise(waveform: np.ndarray, folder: Path, rng: np.random.Generator) -> np.ndarray:
     """Float32 waveform (samples,) at 16 kHz -> the same length in a room, with a noise, at another level.
 
-    `folder` holds noise.tsv (path, duration, kind, licence): recorded noises and room impulse responses. Most rooms are
-    simulated (decaying noise after the direct sound), some noises are (1/f^a), so that none is learnt by heart.
+    `folder` holds noise.tsv (path, duration, kind, licence): recorded noises and room impulse responses. Most
+    rooms are simulated (decaying noise after the direct sound), some noises are (1/f^a), so that none is
+    learnt by heart.
     """
     noises, rooms = _library(folder)
     if rng.random() < _ROOM_PROBABILITY:
@@ -36,8 +37,10 @@ def add_room_and_noise(waveform: np.ndarray, folder: Path, rng: np.random.Genera
         start = rng.integers(len(source))
         noise = np.take(source, np.arange(start, start + len(waveform)), mode="wrap")
     snr = rng.uniform(*_SNR_DB)
-    ratio = np.sqrt((np.square(waveform).mean() + 1e-9) / (np.square(noise).mean() + 1e-9)) * 10 ** (-snr / 20)
-    mixed = (waveform + ratio * noise) * 10 ** (rng.uniform(*_GAIN_DB) / 20)
+    powers = [np.square(sound).mean() + 1e-9 for sound in (waveform, noise)]
+    mixed = (waveform + np.sqrt(powers[0] / powers[1]) * 10 ** (-snr / 20) * noise) * 10 ** (
+        rng.uniform(*_GAIN_DB) / 20
+    )
     return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
 
 

@@ -16,8 +16,9 @@ from asr.training.prepared import Alignments, Prepared
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
-    """`versions` of the features and how often each is taken; SpecAugment (Park et al. 2019) with `mel_masks` masks of up to
-    `mel_width` mels and a mask of up to `time_width` feature frames for each `time_every` of them."""
+    """`versions` of the features and how often each is taken; SpecAugment (Park et al. 2019) with `mel_masks`
+    masks of up to `mel_width` mels and a mask of up to `time_width` feature frames for each `time_every` of
+    them."""
 
     seconds: float = 120.0
     versions: tuple[tuple[str, float], ...] = (
@@ -35,8 +36,9 @@ class BatchConfig:
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """`features` (batch, feature frames, mels) float32, normalised, zero beyond `lengths` (batch,).
-    `targets` (batch, phones) int64 and `target_lengths`. For each encoder frame `classes`, `left` and `right`:
-    state class, phone before and after, int64 (batch, frames), -1 beyond the end. `seconds` of audio, without padding."""
+    `targets` (batch, phones) int64 and `target_lengths`. For each encoder frame `classes`, `left` and
+    `right`: state class, phone before and after, int64 (batch, frames), -1 beyond the end. `seconds` of
+    audio, without padding."""
 
     features: Tensor
     lengths: Tensor
@@ -52,13 +54,18 @@ class BatchSource:
     """All utterances that could be aligned, in batches. An epoch's batches depend on seed and epoch alone."""
 
     def __init__(self, prepared: Prepared, alignments: Alignments, config: BatchConfig) -> None:
+        """Raises ValueError for alignments of other features, and where nothing is left to train on."""
         self.prepared, self.alignments, self.config = prepared, alignments, config
         self.versions = [(name, p) for name, p in config.versions if name in prepared.features]
         if not self.versions:
             raise ValueError(f"none of the versions {[v for v, _ in config.versions]} was prepared")
         self.starts = np.cumsum([0, *(self._length(i, "1.00") for i in range(len(prepared.utterances)))])
+        if len(alignments.offsets) != len(self.starts) or len(alignments.classes) != self.starts[-1]:
+            raise ValueError("the alignments were made from other features: run recipes/align.py again")
         self.left, self.right = neighbours(alignments.classes, self.starts)
         self.usable = np.array([i for i in range(len(prepared.utterances)) if self._fits(i)])
+        if not len(self.usable):
+            raise ValueError("no utterance is aligned, short enough and long enough for its phones")
 
     def _length(self, index: int, version: str) -> int:
         first, last = self.prepared.utterances[index].spans[version]
@@ -103,7 +110,9 @@ class BatchSource:
             features[row, : lengths[row]] = self.prepared.frames(i, version)
             padded[row, : len(targets[row])] = targets[row]
             # The frame of the original speed that is in the middle of each encoder frame.
-            source = ((np.arange(-(-lengths[row] // stride)) * stride + 1) * float(version.split("-")[-1])).round()
+            source = (
+                (np.arange(-(-lengths[row] // stride)) * stride + 1) * float(version.split("-")[-1])
+            ).round()
             source = self.starts[i] + np.minimum(source.astype(np.int64), self._length(i, "1.00") - 1)
             for kind, of_frame in enumerate((self.alignments.classes, self.left, self.right)):
                 labels[kind, row, : len(source)] = of_frame[source]

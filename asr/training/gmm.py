@@ -13,7 +13,7 @@ _FLOOR = 0.01  # of the global variance
 
 
 def cepstra(log_mel: np.ndarray) -> np.ndarray:
-    """Log-mel (frames, mels) -> mean-normalised MFCCs with first and second differences, float32 (frames, 39)."""
+    """Log-mel (frames, mels) -> MFCCs less their mean, first and second differences, float32 (frames, 39)."""
     static = scipy.fft.dct(log_mel.astype(np.float32), norm="ortho", axis=1)[:, :NUM_CEPSTRA]
     static -= static.mean(0)
     first = _difference(static)
@@ -28,8 +28,8 @@ def _difference(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Mixtures:
-    """Diagonal Gaussian mixtures, each class with as many. means, variances (classes, Gaussians, dims), log_weights
-    (classes, Gaussians)."""
+    """Diagonal Gaussian mixtures, each class with as many. means, variances (classes, Gaussians, dims),
+    log_weights (classes, Gaussians)."""
 
     means: np.ndarray
     variances: np.ndarray
@@ -59,7 +59,9 @@ class Mixtures:
             np.log(2 * np.pi * self.variances).sum(2) + (self.means**2 * precision).sum(2)
         )
         dims = features.shape[1]
-        weights = np.concatenate([(self.means * precision).reshape(-1, dims), -0.5 * precision.reshape(-1, dims)], 1)
+        weights = np.concatenate(
+            [(self.means * precision).reshape(-1, dims), -0.5 * precision.reshape(-1, dims)], 1
+        )
         joint = np.concatenate([features, features**2], 1) @ weights.T.astype(np.float32)
         return joint.reshape(len(features), *constant.shape) + constant.astype(np.float32)
 
@@ -73,7 +75,9 @@ class Mixtures:
             x = features[order[bounds[c] : bounds[c + 1]]]
             if len(x) < _MIN_FRAMES:
                 continue
-            one = Mixtures(means=means[c : c + 1], variances=variances[c : c + 1], log_weights=weights[c : c + 1])
+            one = Mixtures(
+                means=means[c : c + 1], variances=variances[c : c + 1], log_weights=weights[c : c + 1]
+            )
             joint = one._joint(x)[:, 0]
             posterior = np.exp(joint - joint.max(1, keepdims=True))
             posterior /= posterior.sum(1, keepdims=True)

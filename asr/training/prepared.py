@@ -46,7 +46,8 @@ class Prepared:
             for row in rows
         )  # fmt: skip
         features = {
-            name: np.memmap(folder / f"features-{name}.raw", np.float16, "r").reshape(-1, NUM_MELS) for name in names
+            name: np.memmap(folder / f"features-{name}.raw", np.float16, "r").reshape(-1, NUM_MELS)
+            for name in names
         }
         return cls(utterances, features)
 
@@ -64,8 +65,9 @@ def _span(text: str) -> tuple[int, int]:
 class Alignments:
     """For each utterance of a Prepared folder, in its order: the chosen phones and the class of each frame.
 
-    `phones`: int16, all utterances one after the other; those of utterance i are phones[offsets[i]:offsets[i+1]]
-    (none where it could not be aligned). `classes`: uint8 (frames of version 1.00), 3 * phone id + state, silence 0-2.
+    `phones`: int16, all utterances one after the other; those of utterance i are
+    phones[offsets[i]:offsets[i+1]] (none where it could not be aligned). `classes`: uint8 (frames of version
+    1.00), 3 * phone id + state, silence 0-2.
     """
 
     phones: np.ndarray
@@ -74,6 +76,9 @@ class Alignments:
 
     @classmethod
     def open(cls, path: Path) -> Alignments:
+        """Raises ValueError when there is no such file."""
+        if not path.exists():
+            raise ValueError(f"{path}: no alignments: run recipes/align.py --prepared {path.parent} first")
         with np.load(path) as file:
             return cls(file["phones"], file["offsets"], file["classes"])
 

@@ -21,7 +21,8 @@ from asr.training.prepared import Prepared
 class Judge:
     """Development speech in memory with, for each utterance, the phones of its words' first pronunciations.
 
-    A word said in another of its pronunciations counts as errors here, so these rates are above those of `asr evaluate`."""
+    A word said in another of its pronunciations counts as errors here, so these rates are above those of `asr
+    evaluate`."""
 
     prepared: Prepared
     references: tuple[np.ndarray, ...]
@@ -35,7 +36,9 @@ class Judge:
         known = {w: v[0] for w, v in Lexicon.read([base_lexicon()], phones).pronunciations().items()}
         texts = [normalize(u.text).split() for u in prepared.utterances]
         missing = sorted({word for words in texts for word in words} - known.keys())
-        known |= {w: found[0] if found else () for w, found in zip(missing, pronounce(missing, phones), strict=True)}
+        known |= {
+            w: found[0] if found else () for w, found in zip(missing, pronounce(missing, phones), strict=True)
+        }
         encoded = [[i for word in words for i in phones.encode(known[word])] for words in texts]
         return cls(prepared, tuple(np.array(ids, np.int32) for ids in encoded))
 
@@ -46,7 +49,9 @@ class Judge:
         totals: dict[str, int] = {}
         was_training = network.training
         network.eval()
-        for i, (utterance, reference) in enumerate(zip(self.prepared.utterances, self.references, strict=True)):
+        for i, (utterance, reference) in enumerate(
+            zip(self.prepared.utterances, self.references, strict=True)
+        ):
             frames = torch.from_numpy(self.prepared.frames(i).astype(np.float32))[None]
             lengths = torch.tensor([frames.shape[1]])
             with torch.autocast("cpu", torch.bfloat16):
