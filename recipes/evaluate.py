@@ -50,8 +50,13 @@ def main(
             continue
         utterances = read_manifest(manifest)
         result = evaluate(recognizer, utterances[:limit] if limit else utterances)
+        for failure in result.failures:
+            print(failure.reason, file=sys.stderr)
         results[name] = result.as_dict()
         print(row(name, result), flush=True)
+    if not results:
+        print(f"{data}: none of the sets is there: name their folder by --data", file=sys.stderr)
+        raise typer.Exit(2)
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

@@ -12,7 +12,8 @@ of the weights.
 
 `--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
 given again; `--out` then holds `last.pt` (everything needed to go on) and `average/` (the averaged model,
-ready for `asr --model`).
+ready for `asr --model`). On one thread of the same processor it becomes the very model that it would have
+been without the interruption; only the hours at which the development sets are judged may differ.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from asr.model.checkpoint import load_network, save_model
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.batches import Batch, BatchConfig, BatchSource
+from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.prepared import Alignments, Prepared
 from asr.training.progress import Judge
 
@@ -52,6 +54,7 @@ class Config:
     adam_rate: float = 1.5e-3
     warmup_steps: int = 200
     frame_weight: tuple[float, float] = (1.0, 0.2)  # at the beginning, at the end
+    dropout: float = 0.0
     clip: float = 5.0
     average_decay: float = 0.999
     save_every_s: float = 60.0
@@ -73,7 +76,8 @@ def main(config: Config) -> None:
     try:
         train(run, source, judge)
     except KeyboardInterrupt:
-        run.save()
+        if not run.updating:  # else some weights are new and some are old: the last save holds
+            run.save()
         print(f"interrupted after {run.hours:.2f} h: the same command goes on from there", file=sys.stderr)
         raise SystemExit(130) from None
     run.save()
@@ -108,6 +112,8 @@ class Run:
     def __init__(self, config: Config, phones: PhoneSet) -> None:
         self.config, self.phones = config, phones
         self.network = PhoneModel(config.encoder, len(phones), auxiliary=True)
+        for block in self.network.encoder.blocks:
+            block.dropout = config.dropout
         if config.init is not None:
             self.network.load_state_dict(load_network(config.init)[0].state_dict(), strict=False)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
@@ -123,6 +129,7 @@ class Run:
         self.rates = [config.muon_rate, config.adam_rate]
         self.steps = self.epoch = self.batch = 0
         self.hours = 0.0
+        self.updating = False  # between the first weight that a step changes and its counters
         self.began, self.began_hours = time.monotonic(), 0.0
         if (config.out / "last.pt").exists():
             self._load()
@@ -143,6 +150,7 @@ class Run:
         loss = ctc + (first + (last - first) * self.progress) * frame
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        self.updating = True
         if torch.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -151,6 +159,7 @@ class Run:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         self.steps, self.batch, self.hours = self.steps + 1, self.batch + 1, self.hours + batch.seconds / 3600
+        self.updating = False
         return {"ctc": ctc.item(), "frame": frame.item(), "norm": norm.item(), "rate": factor}
 
     def report(self, losses: dict[str, float]) -> None:
@@ -182,6 +191,7 @@ class Run:
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "counters": (self.steps, self.epoch, self.batch, self.hours),
+            "random": torch.get_rng_state(),
             "config": json.dumps(asdict(self.config), default=str),
         }
         torch.save(state, self.config.out / "last.tmp")
@@ -195,6 +205,8 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.steps, self.epoch, self.batch, self.hours = state["counters"]
+        if "random" in state:
+            torch.set_rng_state(state["random"])
         self.began_hours = self.hours
         print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
 
@@ -236,14 +248,20 @@ def cli(
         float, typer.Option(help="learning rate of the blocks' matrices")
     ] = Config.muon_rate,
     adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
+    dropout: Annotated[float, typer.Option(help="in the blocks' bottlenecks")] = Config.dropout,
+    warp: Annotated[float, typer.Option(help="share of utterances with another vocal tract length")] = 0.0,
+    noise: Annotated[float, typer.Option(help="share of utterances with noise or babble mixed in")] = 0.0,
+    mel_width: Annotated[int, typer.Option(help="widest SpecAugment mask in mels")] = BatchConfig.mel_width,
     threads: Annotated[int, typer.Option(help="processor threads")] = Config.threads,
     seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
 ) -> None:
     """Train a phone recogniser."""
+    augment = FeatureAugmentConfig(warp_probability=warp, noise_probability=noise)
+    batch = BatchConfig(seed=seed, mel_width=mel_width, augment=augment)
     main(
         Config(
             prepared=prepared, out=out, development=development, init=init, hours=hours, muon_rate=muon_rate,
-            adam_rate=adam_rate, threads=threads, seed=seed, batch=BatchConfig(seed=seed),
+            adam_rate=adam_rate, dropout=dropout, threads=threads, seed=seed, batch=batch,
         )
     )  # fmt: skip
 

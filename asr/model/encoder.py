@@ -73,6 +73,7 @@ class Block(nn.Module):
     def __init__(self, dim: int, bottleneck: int, dilation: int) -> None:
         super().__init__()
         self.dilation = dilation
+        self.dropout = 0.0  # of the bottleneck while training; a recipe may set it
         self.norm = nn.LayerNorm(dim)
         # (bottleneck, 3 * dim): a plain matrix, for the optimiser as for the convolution.
         self.taps = nn.Parameter(torch.empty(bottleneck, 3 * dim))
@@ -91,7 +92,10 @@ class Block(nn.Module):
             h.transpose(1, 2).unsqueeze(2), kernel, self.taps_bias,
             padding=(0, self.dilation), dilation=(1, self.dilation),
         )  # fmt: skip
-        return x + self.out(F.relu(h.squeeze(2).transpose(1, 2)))
+        h = F.relu(h.squeeze(2).transpose(1, 2))
+        if self.training and self.dropout:
+            h = F.dropout(h, self.dropout)
+        return x + self.out(h)
 
 
 class UtteranceStatistics(nn.Module):

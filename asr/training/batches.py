@@ -11,6 +11,13 @@ from torch import Tensor
 
 from asr.model.features import NUM_MELS, normalize_features
 from asr.training.alignment import STATES_PER_PHONE
+from asr.training.feature_augment import (
+    FeatureAugmentConfig,
+    babble,
+    mix_noise,
+    stationary_noise,
+    warp_frequencies,
+)
 from asr.training.prepared import Alignments, Prepared
 
 
@@ -28,6 +35,7 @@ class BatchConfig:
     mel_width: int = 12
     time_every: int = 150
     time_width: int = 18
+    augment: FeatureAugmentConfig = FeatureAugmentConfig()
     longest_s: float = 20.0
     stride: int = 3
     seed: int = 1
@@ -107,7 +115,7 @@ class BatchSource:
         padded = np.zeros((len(chosen), max(map(len, targets))), np.int64)
         labels = np.full((3, len(chosen), frames), -1, np.int64)
         for row, (i, version) in enumerate(chosen):
-            features[row, : lengths[row]] = self.prepared.frames(i, version)
+            features[row, : lengths[row]] = self._augmented(self.prepared.frames(i, version), rng)
             padded[row, : len(targets[row])] = targets[row]
             # The frame of the original speed that is in the middle of each encoder frame.
             source = (
@@ -128,6 +136,22 @@ class BatchSource:
             right=torch.from_numpy(labels[2]),
             seconds=sum(lengths) / 100,
         )
+
+    def _augmented(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        config, features = self.config.augment, frames.astype(np.float32)
+        if rng.random() < config.warp_probability:
+            features = warp_frequencies(features, rng.uniform(*config.warp))
+        if rng.random() < config.noise_probability:
+            if rng.random() < 0.5:
+                others = rng.choice(self.usable, config.babble)
+                voices = [
+                    self.prepared.frames(int(i), self.versions[0][0]).astype(np.float32) for i in others
+                ]
+                noise = babble(voices, len(features), rng)
+            else:
+                noise = stationary_noise(len(features), rng)
+            features = mix_noise(features, noise, rng.uniform(*config.snr_db))
+        return features
 
     def _mask(self, features: Tensor, lengths: list[int], rng: np.random.Generator) -> None:
         """SpecAugment in place; normalised features have mean 0, so a mask is 0."""

@@ -21,8 +21,9 @@ from asr.training.prepared import Prepared
 class Judge:
     """Development speech in memory with, for each utterance, the phones of its words' first pronunciations.
 
-    A word said in another of its pronunciations counts as errors here, so these rates are above those of `asr
-    evaluate`."""
+    A word said in another of its pronunciations counts as errors here: these rates are above those of
+    `asr evaluate`.
+    """
 
     prepared: Prepared
     references: tuple[np.ndarray, ...]
