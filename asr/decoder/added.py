@@ -95,9 +95,15 @@ class AddedWords:
                 self._nodes = self._nodes.copy()
                 self._ends = _room(self._ends, self._num_ends + 1, 0)
             self._ends[self._num_ends] = (
-                self._first_id + len(self.entries), added.word_id, added.score, self._nodes["end"][node], version, _FOREVER,
-                group, 0,
-            )  # fmt: skip
+                self._first_id + len(self.entries),
+                added.word_id,
+                added.score,
+                self._nodes["end"][node],
+                version,
+                _FOREVER,
+                group,
+                0,
+            )
             self._nodes["end"][node] = self._num_ends
             self._by_word.setdefault(added.word_id, []).append(self._num_ends)
             self._num_ends += 1

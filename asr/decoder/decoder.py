@@ -17,13 +17,13 @@ import numpy as np
 
 from asr.decoder.added import Added, AddedView, AddedWords
 from asr.decoder.compiled import Compiled
+from asr.decoder.ctc import ctc_score, place_tokens
 from asr.decoder.graph import Graph
 from asr.decoder.nbest import best_paths
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import (
-    MOST_TOKENS, UNKNOWN_END, UNKNOWN_PHONE, GraphView, ctc_score, place_tokens,
-)  # fmt: skip
+from asr.decoder.search import UNKNOWN_END, UNKNOWN_PHONE, GraphView
+from asr.decoder.tokens import MOST_TOKENS
 from asr.decoder.unknown import mark, phone_bigram
 from asr.decoder.vocabulary import Vocabulary, WordScorer, check_length
 from asr.decoder.workspace import Workspace
@@ -51,7 +51,8 @@ class _View:
             tokens=vocabulary.tokens.ctypes.data, offsets=vocabulary.offsets.ctypes.data,
             word_of=vocabulary.word.ctypes.data, removed=removed.ctypes.data, heads=added.heads.ctypes.data,
             links=added.links.ctypes.data, groups=added.groups.ctypes.data, num_groups=len(added.groups),
-            added_nodes=added.nodes.ctypes.data, added_ends=added.ends.ctypes.data, version=added.version, loop=0 if loop is None else loop.ctypes.data,
+            added_nodes=added.nodes.ctypes.data, added_ends=added.ends.ctypes.data, version=added.version,
+            loop=0 if loop is None else loop.ctypes.data,
             bonus=max(graph.bonus, added.bonus),
         )  # fmt: skip
 

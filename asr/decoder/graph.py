@@ -82,11 +82,18 @@ def build_graph(vocabulary: Vocabulary, lm: NgramModel, num_tokens: int, lm_weig
     nodes[:, num_masks] = firsts[::2].astype(np.int64) | firsts[1::2].astype(np.int64) << 32
     begin = lm.start()
     return Graph(
-        nodes=nodes, arcs=_records(ARC, arc_score, arc_to), ends=_records(END, *end_arrays),
-        chains=_records(CHAIN, *chain_arrays), backoffs=backoffs,
-        states=np.concatenate([np.array([-1], np.int32), states]), first_use=first, uses=uses, unigrams=unigrams,
-        start=int(history[begin]) if begin >= 0 else 0, bonus=float(bonus),
-    )  # fmt: skip
+        nodes=nodes,
+        arcs=_records(ARC, arc_score, arc_to),
+        ends=_records(END, *end_arrays),
+        chains=_records(CHAIN, *chain_arrays),
+        backoffs=backoffs,
+        states=np.concatenate([np.array([-1], np.int32), states]),
+        first_use=first,
+        uses=uses,
+        unigrams=unigrams,
+        start=int(history[begin]) if begin >= 0 else 0,
+        bonus=float(bonus),
+    )
 
 
 def _records(kind: np.dtype, *columns: np.ndarray) -> np.ndarray:
@@ -255,7 +262,11 @@ def _grow(offsets, pronunciation, score, destination, tokens, starts, words):
         node += 1
     first[2 * num_nodes], first[2 * num_nodes + 1] = num_arcs, num_ends
     return (
-        masks[: num_nodes * words], first[: 2 * num_nodes + 2], arc_score[:num_arcs], arc_to[:num_arcs],
-        (end_p[:num_ends], end_score[:num_ends], end_to[:num_ends]), (chain_p[:num_chains], chain_to[:num_chains]),
+        masks[: num_nodes * words],
+        first[: 2 * num_nodes + 2],
+        arc_score[:num_arcs],
+        arc_to[:num_arcs],
+        (end_p[:num_ends], end_score[:num_ends], end_to[:num_ends]),
+        (chain_p[:num_chains], chain_to[:num_chains]),
         bonus,
-    )  # fmt: skip
+    )

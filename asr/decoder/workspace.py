@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import (
+from asr.decoder.search import GraphView, Limits, advance, begin, finish
+from asr.decoder.tokens import (
     ADD_TABLE,
     FIRST_FRAME,
     FRAME,
@@ -18,13 +19,8 @@ from asr.decoder.search import (
     RECORDS,
     STATE_SIZE,
     TOKEN_BYTES,
-    GraphView,
-    Limits,
     Work,
-    advance,
-    begin,
-    finish,
-)  # fmt: skip
+)
 
 RECORD = np.dtype(
     [
@@ -70,10 +66,18 @@ class Workspace:
     def _work(self) -> Work:
         a, b = self._tokens
         return Work(
-            a.ctypes.data, b.ctypes.data, self._table.ctypes.data, len(self._table) - 1, self._records.ctypes.data,
-            self._merges.ctypes.data, ADD_TABLE.ctypes.data, self._state.ctypes.data, self._capacity,
-            len(self._records), len(self._merges),
-        )  # fmt: skip
+            a.ctypes.data,
+            b.ctypes.data,
+            self._table.ctypes.data,
+            len(self._table) - 1,
+            self._records.ctypes.data,
+            self._merges.ctypes.data,
+            ADD_TABLE.ctypes.data,
+            self._state.ctypes.data,
+            self._capacity,
+            len(self._records),
+            len(self._merges),
+        )
 
     def begin(self, graph: GraphView, start: int) -> None:
         begin(graph, self._work(), start)
