@@ -38,25 +38,25 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers there")] = None,
 ) -> None:
     """Print a Markdown table of error rates."""
+    manifests = {name: data / name / "dev.tsv" for name in SETS}
+    found = {name: manifest for name, manifest in manifests.items() if manifest.is_file()}
+    for name in (name for name in SETS if name not in found):
+        print(f"{manifests[name]}: not there; the set is left out", file=sys.stderr)
+    if not found:
+        print(f"{data}: none of the sets is there: name their folder by --data", file=sys.stderr)
+        raise typer.Exit(2)
     options = DecoderOptions(beam_size=beam_size)
     recognizer = Recognizer.load(model=model, lm=lm, device=device, options=options, user_lexicon=False)
     results: dict[str, dict[str, object]] = {}
     print("| set | utterances | words | WER % (95 % interval) | PER % | RTFx |")
     print("|---|---|---|---|---|---|")
-    for name in SETS:
-        manifest = data / name / "dev.tsv"
-        if not manifest.is_file():
-            print(f"{manifest}: not there; the set is left out", file=sys.stderr)
-            continue
+    for name, manifest in found.items():
         utterances = read_manifest(manifest)
         result = evaluate(recognizer, utterances[:limit] if limit else utterances)
         for failure in result.failures:
             print(failure.reason, file=sys.stderr)
         results[name] = result.as_dict()
         print(row(name, result), flush=True)
-    if not results:
-        print(f"{data}: none of the sets is there: name their folder by --data", file=sys.stderr)
-        raise typer.Exit(2)
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 

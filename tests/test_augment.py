@@ -49,6 +49,20 @@ def test_what_comes_out_is_as_long_and_loud_as_allowed(library: Path) -> None:
         assert 0 < (spectrum.sum() - tone) / tone < 10**-0.3
 
 
+def test_the_noise_is_as_strong_as_asked(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr.training.augment._ROOM_PROBABILITY", 0.0)
+    rng = np.random.default_rng(3)
+    speech = rng.normal(0, 0.1, 60_000).astype(np.float32)
+    found = []
+    for seed in range(60):
+        mixed = add_room_and_noise(speech, library, np.random.default_rng(seed)).astype(np.float64)
+        level = (mixed @ speech) / (speech @ speech)  # the share of the mixture that is the speech
+        noise = mixed - level * speech
+        found.append(10 * np.log10(level**2 * (speech @ speech) / (noise @ noise)))
+    assert min(found) > 5 - 0.5 and max(found) < 30 + 0.5
+    assert np.mean(found) == pytest.approx(17.5, abs=3) and np.std(found) == pytest.approx(7.2, abs=1.5)
+
+
 def test_the_same_seed_gives_the_same_room(library: Path) -> None:
     speech = np.random.default_rng(1).normal(0, 0.1, 5_000).astype(np.float32)
     first, second = (add_room_and_noise(speech, library, np.random.default_rng(7)) for _ in range(2))

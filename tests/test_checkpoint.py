@@ -55,11 +55,29 @@ def test_phones_of_another_model_are_refused(folder: Path) -> None:
 def test_a_configuration_of_another_model_is_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dim": 64}))
-    with pytest.raises(ValueError, match=r"weights and config\.json disagree"):
+    with pytest.raises(ValueError, match=r"weights and config\.json disagree .*encoder\.stem\.weight"):
         load_model(folder)
     (folder / "config.json").write_text(json.dumps(config | {"heads": 4}))
     with pytest.raises(ValueError, match="not a model that this version can read"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", "{"),
+        ("config.json", "[1]"),
+        ("config.json", '{"dim": "wide"}'),
+        ("config.json", '{"dim": -1}'),
+        ("phones.txt", "p\nt\nk\n"),
+        ("phones.txt", ""),
+    ],
+)
+def test_files_that_mean_nothing_are_refused(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match="not a model that this version can read") as error:
+        load_model(folder)
+    assert str(error.value).startswith(f"{folder}: ") and "\n" not in str(error.value)
 
 
 def test_damaged_weights_are_refused(folder: Path) -> None:

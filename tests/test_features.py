@@ -36,7 +36,11 @@ def test_normalised_features_forget_level_and_microphone() -> None:
     quiet = LogMel()(noise(16_000)[None], torch.tensor([16_000]))[0]
     # Ten times louder through a microphone with its own frequency response.
     other = quiet + 4.6 + torch.linspace(-2, 2, NUM_MELS)
+    louder = LogMel()(10 * noise(16_000)[None], torch.tensor([16_000]))[0]
     lengths = torch.tensor([101])
+    torch.testing.assert_close(
+        normalize_features(quiet, lengths), normalize_features(louder, lengths), atol=1e-3, rtol=1e-3
+    )
     torch.testing.assert_close(
         normalize_features(quiet, lengths), normalize_features(other, lengths), atol=1e-3, rtol=1e-3
     )

@@ -1,5 +1,7 @@
 """Mixtures find what made the data."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,7 @@ def test_splitting_and_training_raise_the_likelihood_and_find_both_clusters() ->
     for _ in range(10):
         model = model.update(features, labels)
         likelihoods.append(float(model.scores(features).mean()))
-    assert all(b >= a - 1e-3 for a, b in zip(likelihoods[1:], likelihoods[2:], strict=False))
+    assert all(b >= a - 1e-3 for a, b in itertools.pairwise(likelihoods[1:]))
     assert likelihoods[-1] > likelihoods[0] + 0.5
     assert sorted(model.means[0, :, 0]) == pytest.approx([-4, 4], abs=0.3)
     assert sorted(np.exp(model.log_weights[0])) == pytest.approx([1 / 3, 2 / 3], abs=0.03)

@@ -7,6 +7,7 @@ import pytest
 
 from asr.model.features import NUM_MELS
 from asr.training.batches import BatchConfig, BatchSource, neighbours
+from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.prepared import Alignments, Prepared
 
 VERSIONS = {"1.00": 1.0, "0.90": 1 / 0.9, "1.10": 1 / 1.1}
@@ -15,7 +16,7 @@ PLAIN = BatchConfig(seconds=6.0, versions=(("1.00", 1.0),), mel_masks=0, time_wi
 
 
 def write_prepared(folder: Path, num_utterances: int = 23) -> None:
-    """Utterance i is phones 1 to 4 in turn, from phone 1 + i % 4 on; its features count the frames."""
+    """Utterance i is phones 1 to 4 in turn, from phone 1 + i % 4 on; its features are its frames / 16."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(60, 150, num_utterances)
     ends = dict.fromkeys(VERSIONS, 0)
@@ -25,7 +26,7 @@ def write_prepared(folder: Path, num_utterances: int = 23) -> None:
         spans = []
         for name, stretch in VERSIONS.items():
             frames = round(length * stretch)
-            features[name].append(np.tile(np.arange(frames)[:, None], (1, NUM_MELS)).astype(np.float16))
+            features[name].append(np.tile(np.arange(frames)[:, None] / 16, (1, NUM_MELS)).astype(np.float16))
             spans.append(f"{ends[name]}:{ends[name] + frames}")
             ends[name] += frames
         rows.append("\t".join([f"u{i}", "set/train", f"speaker{i % 3}", "A TEXT", *spans]))
@@ -60,9 +61,9 @@ def test_prepared_files_are_read_back(folder: Path) -> None:
     prepared = Prepared.open(folder)
     assert len(prepared.utterances) == 23
     assert prepared.utterances[4].speaker == "speaker1"
-    assert prepared.frames(4)[:, 0].tolist() == list(range(len(prepared.frames(4))))
+    assert (16 * prepared.frames(4)[:, 0]).tolist() == list(range(len(prepared.frames(4))))
     assert len(prepared.frames(4, "0.90")) > len(prepared.frames(4)) > len(prepared.frames(4, "1.10"))
-    with pytest.raises(ValueError, match="prepare.py"):
+    with pytest.raises(ValueError, match=r"run recipes/prepare\.py"):
         Prepared.open(folder / "elsewhere")
 
 
@@ -89,10 +90,15 @@ def test_epochs_differ_and_repeat(folder: Path) -> None:
 
 
 def test_a_resumed_epoch_has_the_same_features(folder: Path) -> None:
-    config = BatchConfig(seconds=6.0)
+    noisy = FeatureAugmentConfig(warp_probability=0.5, noise_probability=0.5)
+    config = BatchConfig(seconds=6.0, augment=noisy)
     whole = list(source(folder, config).epoch(5))
     rest = list(source(folder, config).epoch(5, skip=1))
-    assert all(bool((a.features == b.features).all()) for a, b in zip(whole[1:], rest, strict=True))
+    for a, b in zip(whole[1:], rest, strict=True):
+        assert (a.features == b.features).all() and (a.classes == b.classes).all()
+        assert (a.targets == b.targets).all()
+    plain = list(source(folder, BatchConfig(seconds=6.0)).epoch(5, skip=1))
+    assert any((a.features != b.features).any() for a, b in zip(plain, rest, strict=True))
 
 
 @pytest.mark.parametrize("version", list(VERSIONS))
@@ -132,8 +138,23 @@ def test_too_short_and_unaligned_utterances_are_left_out(tmp_path: Path) -> None
     assert kept.usable.tolist() == [2, 3, 4]
 
 
+def test_alignments_of_other_features_are_refused(folder: Path, tmp_path: Path) -> None:
+    write_prepared(tmp_path, 5)
+    with pytest.raises(ValueError, match=r"run recipes/align\.py again"):
+        BatchSource(Prepared.open(folder), Alignments.open(tmp_path / "alignments.npz"), PLAIN)
+    with pytest.raises(ValueError, match=r"run recipes/align\.py --prepared"):
+        Alignments.open(tmp_path / "elsewhere.npz")
+
+
+def test_nothing_to_train_on_is_an_error(folder: Path) -> None:
+    aligned = Alignments.open(folder / "alignments.npz")
+    nothing = Alignments(np.zeros(0, np.int16), np.zeros_like(aligned.offsets), aligned.classes)
+    with pytest.raises(ValueError, match="no utterance is aligned"):
+        BatchSource(Prepared.open(folder), nothing, PLAIN)
+
+
 def test_versions_that_were_not_prepared(folder: Path) -> None:
-    with pytest.raises(ValueError, match="2.00"):
+    with pytest.raises(ValueError, match=r"2\.00.*was prepared"):
         source(folder, BatchConfig(versions=(("2.00", 1.0),)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class BatchConfig:
     mel_width: int = 12
     time_every: int = 150
     time_width: int = 18
-    augment: FeatureAugmentConfig = FeatureAugmentConfig()
+    augment: FeatureAugmentConfig = field(default_factory=FeatureAugmentConfig)
     longest_s: float = 20.0
     stride: int = 3
     seed: int = 1

@@ -1,4 +1,4 @@
-"""The best alignment by trying all: every choice of pronunciations and silences, every length of every state."""
+"""The best alignment by trying all: every pronunciation, every silence, every length of every state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def sequences(pronunciations: Sequence[Sequence[Sequence[int]]]) -> Iterator[list[int]]:
-    """All sequences of classes that a transcript allows: 3 states a phone, silence (phone 0) between words or not."""
+    """All sequences of classes of a transcript: 3 states a phone, silence (phone 0) between words or not."""
     for chosen in itertools.product(*pronunciations):
         for silences in itertools.product((False, True), repeat=len(chosen) + 1):
             phones = [0] if silences[0] else []
@@ -20,7 +20,7 @@ def sequences(pronunciations: Sequence[Sequence[Sequence[int]]]) -> Iterator[lis
 
 
 def best_score(pronunciations: Sequence[Sequence[Sequence[int]]], scores: np.ndarray) -> float:
-    """The highest sum of scores (frames, classes) over all alignments; -inf where there are too few frames."""
+    """The highest sum of scores (frames, classes) over all alignments; -inf for too few frames."""
     best = -math.inf
     frames = len(scores)
     for classes in sequences(pronunciations):
