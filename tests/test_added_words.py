@@ -79,7 +79,8 @@ def test_added_equals_compiled_with_backoff_and_like(tmp_path: Path) -> None:
 
 
 def test_like_stands_where_the_other_word_stands(tmp_path: Path) -> None:
-    arpa = "\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n-1\t<s>\t0\n-1\t</s>\n-3\ttea\t0\n-1\tdrink\t-1\n-2\tsock\t0\n\n"
+    arpa = "\\data\\\nngram 1=5\nngram 2=1\n\n\\1-grams:\n-1\t<s>\t0\n-1\t</s>\n"
+    arpa += "-3\ttea\t0\n-1\tdrink\t-1\n-2\tsock\t0\n\n"
     (tmp_path / "lm.arpa").write_text(arpa + "\\2-grams:\n-0.1\tdrink tea\n\n\\end\\\n", encoding="utf-8")
     lexicon = Lexicon(
         (

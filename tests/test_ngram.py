@@ -126,7 +126,8 @@ def test_what_is_no_arpa_file(tmp_path: Path, content: bytes, message: str) -> N
 
 def test_numbers_and_line_ends_as_tools_write_them(tmp_path: Path) -> None:
     """Exponents, plus signs, many digits, spaces for tabs, Windows line ends."""
-    arpa = "\\data\\\nngram 1=4\nngram 2=2\n\n\\1-grams:\n-99\t<s>\t-0.30103\n-1\t</s>\n-1e0\ta\t+1.5E-1\n-0.69897000433601880478\tb\t0\n"
+    arpa = "\\data\\\nngram 1=4\nngram 2=2\n\n\\1-grams:\n-99\t<s>\t-0.30103\n-1\t</s>\n"
+    arpa += "-1e0\ta\t+1.5E-1\n-0.69897000433601880478\tb\t0\n"
     arpa += "\n\\2-grams:\n-2.5e-01 <s> a\n-1.\ta b\n\n\\end\\\n"
     (tmp_path / "unix.arpa").write_text(arpa, encoding="utf-8")
     (tmp_path / "windows.arpa").write_bytes(arpa.replace("\n", "\r\n").encode())
