@@ -49,18 +49,25 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, feature frames, mels), zero beyond (batch,) lengths -> (batch, frames, dim), (batch,)."""
-        stride = self.config.stride
         lengths = self.output_lengths(lengths)
+        return self.context(self.frames(features), lengths), lengths
+
+    def frames(self, features: Tensor) -> Tensor:
+        """(batch, feature frames, mels), zero beyond their lengths -> the stem's output (batch, frames, dim)."""
+        stride = self.config.stride
         frames = -(-features.shape[1] // stride)
         padded = F.pad(features, (0, 0, stride, (frames + 1) * stride - features.shape[1]))
         stacked = padded.reshape(len(features), frames + 2, stride * features.shape[2])
-        x = self.stem(torch.cat([stacked[:, :-2], stacked[:, 1:-1], stacked[:, 2:]], 2))
-        mask = (torch.arange(frames, device=x.device) < lengths[:, None]).unsqueeze(-1).to(x.dtype)
+        return self.stem(torch.cat([stacked[:, :-2], stacked[:, 1:-1], stacked[:, 2:]], 2))
+
+    def context(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The stem's output (batch, frames, dim), frames of each (batch,) -> what the blocks make of it."""
+        mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None]).unsqueeze(-1).to(x.dtype)
         for i, block in enumerate(self.blocks):
             x = block(x, mask)
             if str(i + 1) in self.statistics:
                 x = self.statistics[str(i + 1)](x, mask)
-        return self.norm(x), lengths
+        return self.norm(x)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Encoder frames of that many feature frames."""
