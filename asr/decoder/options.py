@@ -21,11 +21,11 @@ class DecoderOptions:
     beam_size: int = 1000
     beam_threshold: float = 14.0
     lm_weight: float = 0.8
-    word_score: float = -0.5
+    word_score: float = -0.75
     unknown_word_score: float = -9.0
     blank_skip_threshold: float = 0.999
     unknown: str = "off"
-    unknown_score: float = -8.0
+    unknown_score: float = -4.0
     nbest: int = 1
     num_threads: int = 0
 
