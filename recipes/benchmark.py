@@ -40,10 +40,10 @@ from asr.text import normalize
 # (beam_threshold, beam_size); what prunes flashlight and pyctcdecode is the size.
 BEAMS = {
     "phonebook": ((6.0, 300), (7.0, 400), (8.0, 500), (10.0, 1000), (12.0, 1000), (14.0, 2000), (16.0, 4000)),
-    "flashlight": ((25.0, 20), (25.0, 100), (25.0, 500)),
+    "flashlight": ((12.0, 20), (12.0, 100), (12.0, 500)),
     "pyctcdecode": ((10.0, 10), (10.0, 100)),
 }
-NAMES_BEAM = {"phonebook": (14.0, 2000), "flashlight": (25.0, 500)}
+NAMES_BEAM = {"phonebook": (14.0, 2000), "flashlight": (12.0, 100)}
 UNKNOWN_SCORES = (-12.0, -10.36, -9.0, -8.0, -7.0, -6.0)  # of an added word, natural log, before LM_WEIGHT
 INSTALL = {
     "flashlight": ("flashlight", "pip install flashlight-text kenlm"),

@@ -15,7 +15,7 @@ from asr.lexicon import Entry
 from asr.phones import PhoneSet
 
 LM_WEIGHT, WORD_SCORE = 0.8, 3.5  # natural logs, for all; tuned on the development sets
-FLASHLIGHT_TOKENS = 10  # it tries so many phones in a frame
+FLASHLIGHT_TOKENS = 5  # it tries so many phones in a frame
 
 Heard = tuple[tuple[str, ...], tuple[str, ...]]
 """The words and phones of an utterance."""
