@@ -196,3 +196,43 @@ def test_ten_thousand_words_are_added_quickly() -> None:
         decoder.add(f"w{i}", [phones])
     assert (time.perf_counter() - began) / len(sounds) < 1e-3
     assert decoder.decode(spoken(*sounds[777])[None])[0][0].words == ("w777",)
+
+
+def test_extra_words_are_heard_in_one_call_alone(tmp_path: Path) -> None:
+    lm = NgramModel.read(write_arpa(tmp_path / "lm.arpa", 3, 0))
+    lexicon = Lexicon((Entry(word="a", phones=("p", "t")), Entry(word="b", phones=("k", "s"))))
+    decoder = Decoder(lexicon, lm, PHONES)
+    said = spoken("t", "s", "k")[None]
+    before = decoder.decode(said)
+    extra = [
+        Entry(word="new", phones=("t", "s", "k"), boost=5.0),
+        Entry(word="a", phones=("p", "t"), boost=1.0),
+    ]
+    assert decoder.decode(said, extra=extra)[0][0].words == ("new",)
+    assert decoder.decode(said) == before
+    decoder.add("mine", [("t", "s", "k")], boost=9.0)
+    assert decoder.decode(said, extra=extra)[0][0].words == ("mine",)
+    a = spoken("p", "t")[None]
+    plain = decoder.decode(a)[0][0].score
+    assert decoder.decode(a, extra=extra)[0][0].score == pytest.approx(plain + 1.0, abs=1e-3)
+
+
+def test_an_entry_taken_back_was_never_there(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    lm = NgramModel.read(write_arpa(tmp_path / "lm.arpa", 3, 3))
+    base = random_lexicon(rng, WORDS)
+    rows = [emissions(rng, 20) for _ in range(5)]
+    decoder = Decoder(base, lm, PHONES)
+    before = found(decoder, rows)
+    replaced = base.entries[0]
+    added = [
+        Entry(word=replaced.word, phones=replaced.phones, boost=4.0),
+        Entry(word=replaced.word, phones=("s", "s", "s", "t"), boost=4.0),
+        Entry(word="new", phones=("k", "k"), boost=4.0),
+    ]
+    for entry in added:
+        decoder.add_entry(entry)
+    assert found(decoder, rows) != before
+    for entry in added:
+        decoder.take_back(entry)
+    assert found(decoder, rows) == before

@@ -9,6 +9,7 @@ keeps to the version that it began with, without a lock.
 
 from __future__ import annotations
 
+import copy
 import heapq
 import threading
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ WORD_END = np.dtype(
 LINK = np.dtype([("group", np.int32), ("score", np.float32), ("to", np.int32), ("next", np.int32)])
 GROUP = np.dtype([("root", np.int32), ("bonus", np.float32)])
 _FOREVER = np.iinfo(np.int32).max
+# What is written in place; the rest of AddedWords is replaced when it changes. Entries are never changed.
+_GROWING = frozenset(("_nodes", "_ends", "_links", "_heads", "_group_of", "_scores", "_by_word"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class AddedWords:
         self._nodes, self._num_nodes = np.full(256, -1, NODE), 0
         self._ends, self._num_ends = np.zeros(256, WORD_END), 0
         self._links, self._num_links = np.zeros(256, LINK), 0
-        self._heads = np.full(1, -1, np.int32)
+        self._heads = np.zeros(0, np.int32)  # made with the first group
         self._groups = np.zeros(0, GROUP)
         self._best_link = np.zeros(0, np.float32)
         self._group_of: dict[int, int] = {}
@@ -87,9 +90,7 @@ class AddedWords:
             self._nodes = _room(self._nodes, self._num_nodes + len(added.tokens), -1)
             node, self._num_nodes = _insert(self._nodes, self._num_nodes, root, added.tokens)
             version = self.version + 1
-            for end in self._by_word.get(added.word_id, []):
-                if self._ends["until"][end] == _FOREVER and self._same(end, added):
-                    self._ends["until"][end] = version
+            self._end([e for e in self._live(added.word_id) if self._same(e, added.tokens)])
             if self._num_ends == len(self._ends):
                 # A view of an earlier version must not meet ends beyond its own array.
                 self._nodes = self._nodes.copy()
@@ -105,23 +106,43 @@ class AddedWords:
                 0,
             )
             self._nodes["end"][node] = self._num_ends
-            self._by_word.setdefault(added.word_id, []).append(self._num_ends)
+            self._by_word[added.word_id].append(self._num_ends)
             self._num_ends += 1
             self.entries.append(added)
             heapq.heappush(self._scores[group], (-added.score, self._num_ends - 1))
             self._set_bonus(group)
             self.version = version
 
-    def remove(self, word_id: int) -> bool:
-        """All added pronunciations of a word; False where there were none."""
+    def remove(self, word_id: int, tokens: np.ndarray | None = None) -> bool:
+        """A word, or its pronunciation `tokens` alone; False where there was none."""
         with self._lock:
-            live = [e for e in self._by_word.pop(word_id, []) if self._ends["until"][e] == _FOREVER]
-            for end in live:
-                self._ends["until"][end] = self.version + 1
-            for group in {int(self._ends["group"][end]) for end in live}:
-                self._set_bonus(group)
+            live = [e for e in self._live(word_id) if tokens is None or self._same(e, tokens)]
+            self._end(live)
             self.version += 1
             return bool(live)
+
+    def copy(self) -> AddedWords:
+        """The same words, to which others can be added without anybody else's seeing it."""
+        with self._lock:
+            copied = AddedWords(self._graph, self._first_id)
+            for name, value in self.__dict__.items():
+                if name != "_lock":
+                    setattr(copied, name, copy.deepcopy(value) if name in _GROWING else value)
+            copied.entries = list(self.entries)
+            return copied
+
+    def _live(self, word_id: int) -> list[int]:
+        """The ends of a word that are valid now."""
+        live = [e for e in self._by_word.get(word_id, []) if self._ends["until"][e] == _FOREVER]
+        self._by_word[word_id] = live
+        return live
+
+    def _end(self, ends: list[int]) -> None:
+        """These are not valid from the next version on."""
+        for end in ends:
+            self._ends["until"][end] = self.version + 1
+        for group in {int(self._ends["group"][end]) for end in ends}:
+            self._set_bonus(group)
 
     def _set_bonus(self, group: int) -> None:
         """The group's best score among words that are there: look-ahead for all of its tree."""
@@ -133,9 +154,9 @@ class AddedWords:
             self._groups = self._groups.copy()
             self._groups["bonus"][group] = bonus
 
-    def _same(self, end: int, added: Added) -> bool:
+    def _same(self, end: int, tokens: np.ndarray) -> bool:
         there = self.entries[int(self._ends["pronunciation"][end]) - self._first_id]
-        return np.array_equal(there.tokens, added.tokens)
+        return np.array_equal(there.tokens, tokens)
 
     def _group(self, added: Added) -> int:
         key = -1 if added.unknown else added.lm_id
@@ -159,7 +180,7 @@ class AddedWords:
             here = graph.unigrams[added.lm_id]
             history = np.append(uses["history"], 0)
             score, to = np.append(uses["score"], here["score"]), np.append(uses["to"], here["to"])
-        if len(self._heads) == 1:
+        if len(self._heads) < len(graph.backoffs):
             self._heads = np.full(len(graph.backoffs), -1, np.int32)
         if self._num_links + len(history) > len(self._links):
             # A view of an earlier version must not meet links beyond its own array.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
+import itertools
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,46 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from asr.decoder.added import Added, AddedView, AddedWords
+from asr.decoder.added import Added
 from asr.decoder.compiled import Compiled
 from asr.decoder.ctc import ctc_score, place_tokens
-from asr.decoder.graph import Graph
+from asr.decoder.live import LiveVocabulary, View
 from asr.decoder.nbest import best_paths
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import UNKNOWN_END, UNKNOWN_PHONE, GraphView
+from asr.decoder.search import UNKNOWN_END, UNKNOWN_PHONE
 from asr.decoder.tokens import MOST_TOKENS
-from asr.decoder.unknown import mark, phone_bigram
-from asr.decoder.vocabulary import Vocabulary, WordScorer, check_length
+from asr.decoder.unknown import unknown_word
 from asr.decoder.workspace import Workspace
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
 from asr.types import Hypothesis
-
-
-class _View:
-    """Graph and vocabulary of one version: the addresses for the kernels, and the arrays to keep alive
-    meanwhile."""
-
-    def __init__(
-        self,
-        graph: Graph,
-        vocabulary: Vocabulary,
-        removed: np.ndarray,
-        added: AddedView,
-        loop: np.ndarray | None,
-    ) -> None:
-        self._keep = (graph, vocabulary, removed, added, loop)
-        self.graph = GraphView(
-            nodes=graph.nodes.ctypes.data, words=graph.nodes.shape[1] - 1, arcs=graph.arcs.ctypes.data,
-            ends=graph.ends.ctypes.data, chains=graph.chains.ctypes.data, backoffs=graph.backoffs.ctypes.data,
-            tokens=vocabulary.tokens.ctypes.data, offsets=vocabulary.offsets.ctypes.data,
-            word_of=vocabulary.word.ctypes.data, removed=removed.ctypes.data, heads=added.heads.ctypes.data,
-            links=added.links.ctypes.data, groups=added.groups.ctypes.data, num_groups=len(added.groups),
-            added_nodes=added.nodes.ctypes.data, added_ends=added.ends.ctypes.data, version=added.version,
-            loop=0 if loop is None else loop.ctypes.data,
-            bonus=max(graph.bonus, added.bonus),
-        )  # fmt: skip
 
 
 class Decoder:
@@ -86,17 +59,9 @@ class Decoder:
                 raise ValueError("the lexicon has no words")
             compiled = Compiled.build(lexicon, language_model, phones, self.options)
         self._lm = language_model
-        self._compiled, self._vocabulary = compiled, compiled.vocabulary
-        # By pronunciation; a decode in progress keeps the array that it began with.
-        self._removed = np.zeros(len(self._vocabulary), np.int8)
-        self._added = AddedWords(compiled.graph, len(self._vocabulary))
-        self._scorer = WordScorer(language_model, self.options)
-        self._loop = None
-        if self.options.unknown != "off":
-            self._loop = phone_bigram(self._vocabulary, self.options, len(phones))
-        self._lock = threading.Lock()
+        self._compiled = compiled
+        self._live = LiveVocabulary(compiled, language_model, phones, self.options)
         self._free: SimpleQueue[Workspace] = SimpleQueue()
-        self._view = self._new_view()
 
     @classmethod
     def load(
@@ -140,93 +105,64 @@ class Decoder:
 
     def add_entry(self, entry: Entry) -> None:
         """Like `add`, with an entry of a lexicon."""
-        tokens = self.phones.encode(entry.phones)
-        check_length(entry, len(tokens))
-        scored = self._scorer(entry)
-        with self._lock:
-            word_id = self._word_ids.setdefault(entry.word, len(self._word_ids))
-            sounds = np.array(tokens, np.int16)
-            # A pronunciation that is there already takes the new entry's score.
-            self._take_out([i for i in self._compiled_as(word_id) if self._vocabulary.tokens_of(i) == tokens])
-            self._added.add(Added(entry.word, word_id, sounds, scored.lm_id, scored.score, scored.unknown))
-            self._view = self._new_view()
+        self._live.add(entry)
 
     def remove(self, word: str) -> None:
         """From the next `decode` on `word` is not heard any more. Raises ValueError for a word that is not
         there."""
-        with self._lock:
-            word_id = self._word_ids.get(word, -1)
-            was_added = self._added.remove(word_id)
-            compiled = [i for i in self._compiled_as(word_id) if not self._removed[i]]
-            if not was_added and not compiled:
-                raise ValueError(f"{word!r} is not in the vocabulary")
-            self._take_out(compiled)
-            self._view = self._new_view()
+        self._live.remove(word)
 
-    def _compiled_as(self, word_id: int) -> list[int]:
-        """The compiled pronunciations of a word."""
-        if not 0 <= word_id < len(self._vocabulary.words):
-            return []
-        return np.flatnonzero(self._vocabulary.word == word_id).tolist()
+    def take_back(self, entry: Entry) -> None:
+        """From the next `decode` on it is as if `entry` had never been added."""
+        self._live.take_back(entry)
 
-    def _take_out(self, pronunciations: Sequence[int]) -> None:
-        if pronunciations:
-            self._removed = self._removed.copy()
-            self._removed[list(pronunciations)] = 1
-
-    @functools.cached_property
-    def _word_ids(self) -> dict[str, int]:
-        return {word: i for i, word in enumerate(self._vocabulary.words)}
-
-    def _new_view(self) -> _View:
-        return _View(self._compiled.graph, self._vocabulary, self._removed, self._added.view(), self._loop)
-
-    def decode(self, log_probs: Any, lengths: Any = None) -> list[list[Hypothesis]]:
+    def decode(
+        self, log_probs: Any, lengths: Any = None, extra: Sequence[Entry] = ()
+    ) -> list[list[Hypothesis]]:
         """Hypotheses of each utterance, best first, at most `options.nbest`, at least one (perhaps without
         words).
 
         `log_probs`: (batch, frames, tokens) float32, natural log, numpy or torch; `lengths`: (batch,) frames
-        of each. Raises ValueError for shapes that do not fit, lengths beyond the frames, and NaN.
+        of each. `extra`: words that are heard in this call alone. Raises ValueError for shapes that do not
+        fit, lengths beyond the frames, and NaN.
         """
         utterances = _utterances(log_probs, lengths, len(self.phones))
+        view = self._live.view_with(extra)
         threads = min(self.options.num_threads or len(os.sched_getaffinity(0)), len(utterances))
         if threads <= 1:
-            return [self._decode_one(utterance) for utterance in utterances]
+            return [self._decode_one(utterance, view) for utterance in utterances]
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self._decode_one, utterances))
+            return list(pool.map(self._decode_one, utterances, [view] * len(utterances)))
 
     def stream(self) -> Stream:
         """A search that is fed piece by piece. It keeps to the vocabulary of now."""
         return Stream(self)
 
-    def _decode_one(self, log_probs: np.ndarray) -> list[Hypothesis]:
+    def _decode_one(self, log_probs: np.ndarray, view: View) -> list[Hypothesis]:
         try:
             workspace = self._free.get_nowait()
         except Empty:
             workspace = Workspace(self.options)
-        view = self._view
         workspace.begin(view.graph, self._compiled.graph.start)
         workspace.advance(view.graph, log_probs)
         hypotheses = self._hypotheses(workspace, view, log_probs)
         self._free.put(workspace)
         return hypotheses
 
-    def _hypotheses(self, workspace: Workspace, view: _View, log_probs: np.ndarray) -> list[Hypothesis]:
+    def _hypotheses(self, workspace: Workspace, view: View, log_probs: np.ndarray) -> list[Hypothesis]:
         """Of a search that has seen log_probs."""
         paths = workspace.finish(view.graph, self._compiled.end_scores)
-        found = best_paths(paths, self.options.nbest, self._words_of)
-        hypotheses = [self._hypothesis(log_probs, paths.records[chosen], score) for chosen, score in found]
-        if not hypotheses:
-            return [self._hypothesis(log_probs, paths.records[:0], float(log_probs[:, 0].sum()))]
+        found = best_paths(paths, self.options.nbest, lambda p: tuple(s.word for s in self._path(view, p)))
+        found = found or [([], float(log_probs[:, 0].sum()))]
+        hypotheses = [
+            self._hypothesis(view, log_probs, paths.records[chosen], score) for chosen, score in found
+        ]
         if self.options.nbest > 1:
             # What a path scored before it met a better one is only known about: score all of them afresh.
             hypotheses = sorted((self._rescored(log_probs, h) for h in hypotheses), key=lambda h: -h.score)
         return hypotheses
 
-    def _words_of(self, pronunciations: Sequence[int]) -> tuple[str, ...]:
-        return tuple(said.word for said in self._path(pronunciations))
-
-    def _path(self, pronunciations: Sequence[int]) -> list[Added]:
+    def _path(self, view: View, pronunciations: Sequence[int]) -> list[Added]:
         """What the records of a path say; those of an unknown word, a phone each and its end, become one."""
         path: list[Added] = []
         unknown: list[int] = []
@@ -234,40 +170,16 @@ class Decoder:
             if i <= UNKNOWN_PHONE:
                 unknown.append(UNKNOWN_PHONE - i)
             elif i == UNKNOWN_END:
-                path.append(self._unknown(unknown))
+                path.append(unknown_word(unknown, view.loop, self.phones))
                 unknown = []
             else:
-                path.append(self._said(i))
+                path.append(view.said(i))
         return path
 
-    def _unknown(self, tokens: list[int]) -> Added:
-        assert self._loop is not None
-        steps = zip([0, *tokens], [*tokens, 0], strict=True)
-        score = float(sum(self._loop[a, b] for a, b in steps))
-        return Added(mark(tokens, self.phones), -1, np.array(tokens, np.int16), 0, score, True)
-
-    def _said(self, pronunciation: int) -> Added:
-        """A pronunciation, compiled or added."""
-        vocabulary, i = self._vocabulary, pronunciation
-        if i >= len(vocabulary):
-            return self._added.entries[i - len(vocabulary)]
-        return Added(
-            vocabulary.words[vocabulary.word[i]], int(vocabulary.word[i]),
-            vocabulary.tokens[vocabulary.offsets[i] : vocabulary.offsets[i + 1]], int(vocabulary.lm_id[i]),
-            float(vocabulary.score[i]), bool(vocabulary.unknown[i]),
-        )  # fmt: skip
-
-    def _hypothesis(self, log_probs: np.ndarray, records: np.ndarray, score: float) -> Hypothesis:
-        lm_weight = self.options.lm_weight
-        path = self._path(records["pronunciation"].tolist())
+    def _hypothesis(self, view: View, log_probs: np.ndarray, records: np.ndarray, score: float) -> Hypothesis:
+        path = self._path(view, records["pronunciation"].tolist())
         tokens = np.concatenate([said.tokens for said in path]) if path else np.zeros(0, np.int16)
-        word_ends = np.cumsum([len(said.tokens) for said in path], dtype=np.int32)
-        # A record ends a word, or is a phone of an unknown one: a piece of known place either way.
-        pieces = records[records["pronunciation"] != UNKNOWN_END]
-        sizes = [1 if i < 0 else len(self._said(i).tokens) for i in pieces["pronunciation"].tolist()]
-        frames = np.zeros(len(tokens), np.int32)
-        place_tokens(log_probs, tokens, np.cumsum(sizes, dtype=np.int32), pieces["frame"].copy(), frames)
-        lm_score = 0.0
+        lm_weight, lm_score = self.options.lm_weight, 0.0
         bonus = sum(said.score for said in path)
         if self._lm is not None:
             ids = [*(said.lm_id for said in path), *([self._lm.end] if self._lm.end > 0 else [])]
@@ -277,8 +189,8 @@ class Decoder:
         return Hypothesis(
             words=tuple(said.word for said in path),
             token_ids=tuple(tokens.tolist()),
-            token_frames=tuple(frames.tolist()),
-            word_ends=tuple(word_ends.tolist()),
+            token_frames=_token_frames(view, log_probs, records, tokens),
+            word_ends=tuple(itertools.accumulate(len(said.tokens) for said in path)),
             acoustic_score=score - lm_weight * lm_score - bonus,
             lm_score=lm_score,
             score=score,
@@ -295,7 +207,7 @@ class Stream:
     """Decodes one utterance that arrives in pieces; the result is that of decoding it in one piece."""
 
     def __init__(self, decoder: Decoder) -> None:
-        self._decoder, self._view = decoder, decoder._view
+        self._decoder, self._view = decoder, decoder._live.view
         self._workspace = Workspace(decoder.options)
         self._workspace.begin(self._view.graph, decoder._compiled.graph.start)
         self._pieces: list[np.ndarray] = []
@@ -314,6 +226,18 @@ class Stream:
         """Hypotheses for all that was accepted, best first; more may still be accepted."""
         empty = np.zeros((0, len(self._decoder.phones)), np.float32)
         return self._decoder._hypotheses(self._workspace, self._view, np.concatenate([empty, *self._pieces]))
+
+
+def _token_frames(
+    view: View, log_probs: np.ndarray, records: np.ndarray, tokens: np.ndarray
+) -> tuple[int, ...]:
+    """The frame in which each token begins."""
+    # A record ends a word, or is a phone of an unknown one: a piece of known place either way.
+    pieces = records[records["pronunciation"] != UNKNOWN_END]
+    sizes = [1 if i < 0 else len(view.said(i).tokens) for i in pieces["pronunciation"].tolist()]
+    frames = np.zeros(len(tokens), np.int32)
+    place_tokens(log_probs, tokens, np.cumsum(sizes, dtype=np.int32), pieces["frame"].copy(), frames)
+    return tuple(frames.tolist())
 
 
 def _utterances(log_probs: Any, lengths: Any, num_tokens: int) -> list[np.ndarray]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from asr.decoder.added import Added
 from asr.decoder.options import DecoderOptions
 from asr.decoder.vocabulary import Vocabulary
 from asr.phones import PhoneSet
@@ -37,6 +36,15 @@ def phone_bigram(vocabulary: Vocabulary, options: DecoderOptions, num_tokens: in
     return np.maximum(scores, -1e5).astype(np.float32)
 
 
-def mark(tokens: Sequence[int], phones: PhoneSet) -> str:
-    """How an unknown word is written."""
-    return f"<{''.join(phones.symbols[t] for t in tokens)}>"
+def unknown_word(tokens: list[int], bigram: np.ndarray | None, phones: PhoneSet) -> Added:
+    """As a pronunciation with the score that the search gave it; written as its phones, `<sɜːʃə>`."""
+    assert bigram is not None
+    steps = zip([0, *tokens], [*tokens, 0], strict=True)
+    return Added(
+        word=f"<{''.join(phones.symbols[t] for t in tokens)}>",
+        word_id=-1,
+        tokens=np.array(tokens, np.int16),
+        lm_id=0,
+        score=float(sum(bigram[a, b] for a, b in steps)),
+        unknown=True,
+    )
