@@ -53,7 +53,8 @@ class Encoder(nn.Module):
         return self.context(self.frames(features), lengths), lengths
 
     def frames(self, features: Tensor) -> Tensor:
-        """(batch, feature frames, mels), zero beyond their lengths -> the stem's output (batch, frames, dim)."""
+        """(batch, feature frames, mels), zero beyond their lengths -> the stem's output (batch, frames,
+        dim)."""
         stride = self.config.stride
         frames = -(-features.shape[1] // stride)
         padded = F.pad(features, (0, 0, stride, (frames + 1) * stride - features.shape[1]))
