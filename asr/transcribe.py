@@ -16,8 +16,9 @@ import numpy as np
 from asr import audio, paths
 from asr.audio import AudioError, Segment
 from asr.decoder import Decoder, DecoderOptions, greedy
-from asr.lexicon import G2p, Lexicon
+from asr.lexicon import Entry, G2p, Lexicon
 from asr.open_phones import PhoneDecoder, PhoneOptions
+from asr.own_words import OwnWords
 from asr.types import Emissions, Hypothesis, Transcript, Word
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ class Recognizer:
     """An acoustic model, a lexicon and a language model, ready to transcribe."""
 
     def __init__(
-        self, model: AcousticModel, decoder: Decoder, read_base: Callable[[], Lexicon], added: Lexicon
+        self, model: AcousticModel, decoder: Decoder, read_base: Callable[[], Lexicon], own: OwnWords
     ) -> None:
-        """`added` are the words beside those of the base lexicon, which `read_base` reads."""
-        self.model, self.decoder, self.added = model, decoder, added
-        self._read_base = read_base
+        """`own` are the words beside those of the base lexicon, which `read_base` reads."""
+        self.model, self.decoder = model, decoder
+        self._read_base, self._own = read_base, own
 
     @classmethod
     @_collector_paused()
@@ -88,61 +89,73 @@ class Recognizer:
         from asr.model.checkpoint import load_model
 
         acoustic = load_model(model, choose_device(device))
-        own = [paths.user_lexicon()] if user_lexicon and paths.user_lexicon().is_file() else []
-        own += [Path(file) for file in lexicon]
-        for file in own:
+        for file in map(Path, lexicon):
             if not file.is_file():
                 raise ValueError(f"{file}: no such lexicon file")
         g2p: G2p = partial(_pronounce, acoustic)
-        added = Lexicon.read(own, acoustic.phones, g2p)
-        if words:
-            added += Lexicon.from_words(words, g2p)
         if lm is not None and not Path(lm).is_file():
             raise ValueError(f"{lm}: no such language model file")
         base = partial(Lexicon.read, [paths.base_lexicon()], acoustic.phones, g2p)
         decoder = Decoder.load(
             paths.base_lexicon(), lm or paths.language_model(), acoustic.phones, options, base
         )
-        for entry in added.entries:
-            decoder.add_entry(entry)
-        return cls(acoustic, decoder, base, added)
+        files = [*([paths.user_lexicon()] if user_lexicon else []), *map(Path, lexicon)]
+        fixed = Lexicon.from_words(words, g2p) if words else Lexicon(())
+        return cls(acoustic, decoder, base, OwnWords(decoder, files, fixed, acoustic.phones, g2p))
 
-    @cached_property
+    @property
+    def added(self) -> Lexicon:
+        """The words beside those of the base lexicon."""
+        return self._own.lexicon
+
+    @property
     def lexicon(self) -> Lexicon:
         """The base lexicon, which is read when this is first asked for, and `added`."""
-        return self._read_base() + self.added
+        return self._base + self.added
 
-    def transcribe(self, recordings: Sequence[str | Path]) -> list[Transcript]:
-        """Transcripts of the files in their order. Raises AudioError at the first that cannot be read."""
+    @cached_property
+    def _base(self) -> Lexicon:
+        return self._read_base()
+
+    def transcribe(self, recordings: Sequence[str | Path], words: Sequence[str] = ()) -> list[Transcript]:
+        """Transcripts of the files in their order. An edited lexicon file counts from this call on.
+
+        `words` are heard in this call alone, in the pronunciations that G2P guesses. Raises AudioError at the
+        first recording that cannot be read, and LexiconError for bad lines in an edited lexicon file.
+        """
         results = []
-        for result in self.stream(recordings):
+        for result in self.stream(recordings, words=words):
             if isinstance(result, Failure):
                 raise AudioError(result.reason)
             results.append(result)
         return results
 
     def stream(
-        self, recordings: Sequence[str | Path], progress: Callable[[float], None] = lambda seconds: None
+        self,
+        recordings: Sequence[str | Path],
+        progress: Callable[[float], None] = lambda seconds: None,
+        words: Sequence[str] = (),
     ) -> Iterator[Transcript | Failure]:
         """Like `transcribe`, one result after the other in order; a file that cannot be read gives a Failure.
 
         `progress` is told the seconds of audio that are done."""
+        extra = self._extra(words)
         for group in _groups(recordings):
             read = [r for r in group if isinstance(r, _Recording)]
-            hypotheses = self._decode(read, progress)
+            hypotheses = self._decode(read, extra, progress)
             found = iter([self._transcript(r, h) for r, h in zip(read, hypotheses, strict=True)])
             for result in group:
                 yield result if isinstance(result, Failure) else next(found)
 
-    def transcribe_waveform(self, waveform: np.ndarray) -> Transcript:
-        """Mono float32 at 16 kHz -> its transcript."""
+    def transcribe_waveform(self, waveform: np.ndarray, words: Sequence[str] = ()) -> Transcript:
+        """Mono float32 at 16 kHz -> its transcript. `words` and errors as for `transcribe`."""
         recording = _Recording(
             path="",
             duration_s=len(waveform) / audio.SAMPLE_RATE,
             waveform=waveform,
             segments=audio.cut(waveform),
         )
-        return self._transcript(recording, self._decode([recording])[0])
+        return self._transcript(recording, self._decode([recording], self._extra(words))[0])
 
     def emissions(self, waveform: np.ndarray) -> Emissions:
         """Mono float32 at 16 kHz -> phone log-probabilities."""
@@ -154,8 +167,16 @@ class Recognizer:
         log_probs, lengths = self.model.log_probs([waveform])
         return greedy(log_probs, lengths, self.model.phones)[0]
 
+    def _extra(self, words: Sequence[str]) -> tuple[Entry, ...]:
+        """Entries for one call; edited lexicon files are read."""
+        self._own.refresh()
+        return Lexicon.from_words(words, partial(_pronounce, self.model)).entries if words else ()
+
     def _decode(
-        self, recordings: Sequence[_Recording], progress: Callable[[float], None] = lambda seconds: None
+        self,
+        recordings: Sequence[_Recording],
+        extra: Sequence[Entry],
+        progress: Callable[[float], None] = lambda seconds: None,
     ) -> list[list[list[Hypothesis]]]:
         """For each recording, for each of its segments, the hypotheses; like lengths go together."""
         pieces = [(i, k) for i, r in enumerate(recordings) for k in range(len(r.segments))]
@@ -167,7 +188,7 @@ class Recognizer:
                 for i, k in batch
             ]
             log_probs, lengths = self.model.log_probs(waveforms)
-            for (i, k), found in zip(batch, self.decoder.decode(log_probs, lengths), strict=True):
+            for (i, k), found in zip(batch, self.decoder.decode(log_probs, lengths, extra), strict=True):
                 results[i][k] = found
             progress(sum(map(len, waveforms)) / audio.SAMPLE_RATE)
         return results

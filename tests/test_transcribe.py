@@ -173,3 +173,40 @@ def test_bad_lexicon_lines_and_words_stop_the_load(tmp_path: Path):
         Recognizer.load(user_lexicon=False, lexicon=[tmp_path / "words.txt"])
     with pytest.raises(LexiconError, match=r"--words:2: '\.\.\.' cannot be guessed"):
         Recognizer.load(user_lexicon=False, words=["fine", "..."])
+
+
+def test_an_edited_file_is_seen_at_the_next_call(examples: Path, tmp_path: Path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("# nothing yet\n", encoding="utf-8")
+    recognizer = Recognizer.load(user_lexicon=False, lexicon=[mine], device="cpu")
+
+    def hear() -> str:
+        return recognizer.transcribe([examples / "name-kestrovan.opus"])[0].text
+
+    before = hear()
+    assert "kestrovan" not in before
+    mine.write_text("kestrovan\n", encoding="utf-8")
+    assert "kestrovan" in hear()
+    mine.write_text("kestrovan\tb l ʌ m p\n", encoding="utf-8")
+    assert hear() == before
+    mine.write_text("kestrovan\tq\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"mine\.txt:1"):
+        hear()
+    mine.write_text("kestrovan\n", encoding="utf-8")
+    assert "kestrovan" in hear()
+    mine.unlink()
+    assert hear() == before
+
+
+def test_words_for_one_call_only_while_others_transcribe(recognizer: Recognizer, examples: Path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = [examples / "name-kestrovan.opus"]
+
+    def hear(words: list[str]) -> str:
+        return recognizer.transcribe(path, words=words)[0].text
+
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(hear, [["kestrovan"], []] * 6))
+    assert all("kestrovan" in text for text in texts[::2])
+    assert all("kestrovan" not in text for text in texts[1::2])
