@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import asr
+from asr import cli_words
 
 if TYPE_CHECKING:
     from asr.decoder import DecoderOptions
@@ -69,6 +70,9 @@ def one_line_errors() -> Iterator[None]:
         fail(str(error))
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+app.add_typer(cli_words.app, name="words")
 
 
 @app.callback(invoke_without_command=True)

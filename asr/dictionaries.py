@@ -230,10 +230,16 @@ def _sounds(symbols: Sequence[str], phones: PhoneSet, arpa: bool, mfa: bool) -> 
         try:
             sounds += phones.parse(plain)
         except UnknownPhone as error:
-            if not error.nearest:
-                raise
+            if not error.nearest or (strange := _not_ipa(plain, phones)):
+                raise UnknownPhone(strange if error.nearest else error.symbol, ()) from None
             sounds += phones.adapt(plain)  # a sound of another language
     return tuple(sounds)
+
+
+def _not_ipa(symbol: str, phones: PhoneSet) -> str:
+    """The first character that is neither a letter of IPA nor a mark on one."""
+    marks = ("Lm", "Mn", "Sk")
+    return next((c for c in symbol if not phones.nearest(c) and unicodedata.category(c) not in marks), "")
 
 
 def _is_noise(row: _Row) -> bool:
