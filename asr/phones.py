@@ -214,3 +214,8 @@ def _distance(a: _Features, b: _Features) -> float:
     if not a or not b:
         return 100.0
     return sum(abs(x - y) for x, y in zip(a, b, strict=True))
+
+
+def distance(a: str, b: str) -> float:
+    """How far apart two phones are articulated: 0 for the same, 3 for t and d, 100 where one is no IPA."""
+    return _distance(_features(a), _features(b))
