@@ -322,9 +322,11 @@ def plot(results: Sequence[Result], path: Path) -> None:
 def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        results = list(run_all(config, Path(folder)))
-    values = [dataclasses.asdict(result) for result in results]
-    (config.out / "result.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        results: list[Result] = []
+        for result in run_all(config, Path(folder)):
+            results.append(result)
+            values = [dataclasses.asdict(r) for r in results]
+            (config.out / "result.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     for r in results:
         if r.job.load_only:
             print(
