@@ -128,6 +128,16 @@ def test_long_and_sure_utterances_in_single_precision() -> None:
     torch.testing.assert_close(single_shares[inside].double(), shares[inside], rtol=0, atol=1e-4)
 
 
+def test_denormal_numbers_are_as_before_outside() -> None:
+    smallest = torch.full((1,), 1e-40)
+    for flush in (True, False):
+        torch.set_flush_denormal(flush)
+        all_paths(
+            random_logits(1, 3, 3, seed=0), torch.ones(1, 3, dtype=torch.bool), random_ngram(3, 0).probs
+        )
+        assert (smallest * 1 == 0).item() == flush
+
+
 def test_a_level_added_to_a_frame_changes_nothing() -> None:
     ngram = random_ngram(4, seed=13)
     lengths, targets, target_lengths = batch()

@@ -7,7 +7,8 @@ a matrix product a frame, without any graph.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,11 +142,24 @@ def all_paths(scores: Tensor, inside: Tensor, probs: Tensor) -> tuple[Tensor, Te
     from_phone.diagonal(dim1=0, dim2=2).zero_()
     steps = torch.cat([steps, from_phone], 1)  # [b, half and a, c]
 
-    alphas, scale = _forward(emitted, steps)
+    with _without_denormals():
+        alphas, scale = _forward(emitted, steps)
+        shares = _backward(emitted, steps, ends, alphas)
     last = (alphas[-1].unflatten(2, (2, tokens)).sum(2) * ends[:, None]).sum((0, 2))
     log_z = last.log() + scale + torch.where(inside, top, 0).sum(1)
-    shares = _backward(emitted, steps, ends, alphas)
     return log_z, shares.transpose(0, 1)
+
+
+@contextmanager
+def _without_denormals() -> Iterator[None]:
+    """Numbers below the normal range are zero: once a network is sure there are many, and a processor takes
+    five times as long with them."""
+    already = bool((torch.full((1,), 1e-40) * 1 == 0).item())
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def _forward(emitted: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
