@@ -132,7 +132,7 @@ def check(
     ] = None,
     frequent: Annotated[
         int, typer.Option("--frequent", help="warn for the sake of the N most frequent words", min=0)
-    ] = 20_000,
+    ] = 10_000,
     lm: LmOption = None,
 ) -> None:
     """Look for errors, and for words that will be confused with others. Status 1: there are errors."""

@@ -52,7 +52,7 @@ def _finding(entry: Entry, message: str, error: bool = False) -> Finding:
 def check(
     files: Sequence[str | Path] | None = None,
     *,
-    frequent: int = 20_000,
+    frequent: int = 10_000,
     phones: PhoneSet | None = None,
     lm: str | Path | None = None,
     options: DecoderOptions | None = None,
