@@ -92,8 +92,11 @@ def list_words(lexicon: FileOption = None) -> None:
     from asr import words
 
     with _one_line_errors():
-        for entry in words.entries(lexicon):
-            print(_described(entry))
+        found = words.entries(lexicon)
+    for entry in found:
+        print(_described(entry))
+    if not found:
+        _warn("no words yet: asr words add WORD")
 
 
 @app.command()
@@ -142,6 +145,8 @@ def check(
         findings = lint.check(lexicon, frequent=frequent, lm=lm)
     for finding in findings:
         print(finding)
+    if not findings:
+        _warn("nothing found")
     if any(finding.error for finding in findings):
         raise typer.Exit(1)
 

@@ -52,7 +52,12 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold FILE.lock beside the file. It goes away with its holder; who waited on it then takes a new one."""
     name = path.with_name(f".{path.name}.lock")
     while True:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ValueError(
+                f"{path.parent}: cannot be written into ({error.strerror}); name another file"
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if _is(lock, name):

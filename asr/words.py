@@ -28,7 +28,7 @@ from asr.lines import (
     parsed,
     valid_word,
 )
-from asr.phones import PhoneSet
+from asr.phones import PhoneSet, UnknownPhone
 from asr.text import normalize
 
 
@@ -316,7 +316,14 @@ def _asked_sounds(
     """The pronunciations that were asked for, each with a remark on where it comes from."""
     from asr.g2p import pronounce
 
-    found = {parse_sounds(text, phones): "" for text in pronunciations}
+    try:
+        found = {parse_sounds(text, phones): "" for text in pronunciations}
+    except UnknownPhone as error:
+        whole = " ".join([word, *pronunciations])
+        several = all(text.isascii() and text.isalpha() for text in pronunciations)
+        raise ValueError(
+            f'{error}; if the word is "{whole}", put quotes around it' if several else error
+        ) from None
     if len(found) > 1 and all(len(said) == 1 for said in found):
         together = " ".join(pronunciations)
         raise ValueError(f'put quotes around the sounds of a pronunciation: "{together}"')

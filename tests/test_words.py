@@ -117,6 +117,10 @@ def test_the_users_own_file_is_the_default(tmp_path: Path, monkeypatch: pytest.M
     [
         (["bad", "x x"], "unknown phone 'x'; the nearest valid phones are k, "),
         (["bad", "S ER1 SH Q"], "unknown phone 'S'; phones are written in IPA"),
+        (
+            ["New", "York"],
+            "unknown phone 'Y'; phones are written in IPA; if the word is \"New York\", put quotes",
+        ),
         (["bad", ""], "the pronunciation '' is empty: write its sounds"),
         (["bad", "s", "ɜː", "ʃ"], 'put quotes around the sounds of a pronunciation: "s ɜː ʃ"'),
         (["bad", "--lang", "klingon"], "espeak-ng has no language 'klingon'; try "),
@@ -135,6 +139,7 @@ def test_the_users_own_file_is_the_default(tmp_path: Path, monkeypatch: pytest.M
         (["bad", "b", "--weight", "2"], "weight= must be above 0 and at most 1, not 2"),
         (["bad", "b", "--boost", "inf"], "boost= must be finite, not inf"),
         (["bad", "b", "--lexicon", "."], f"{os.sep}"),
+        (["bad", "b", "--lexicon", "/proc/words.txt"], "/proc: cannot be written into ("),
         (["bad", "b", "--lm", "none.arpa", "--like", "tea"], "none.arpa: no such language model file"),
     ],
 )
