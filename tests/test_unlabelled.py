@@ -14,7 +14,7 @@ CONFIG = UnlabelledConfig(seconds=6.0, longest_s=2.0, shortest_s=0.5)
 
 
 def write_unlabelled(folder: Path, lengths: list[int], versions: tuple[str, ...] = ("1.00",)) -> None:
-    """As recipes/prepare.py writes recordings without text: frames of random numbers, others for each version,
+    """As recipes/prepare.py writes recordings without text: random frames, others in each version,
     which change every 400 ms."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(len(lengths))

@@ -1,0 +1,247 @@
+"""Pretrain the encoder on speech without labels: guess hidden frames from what is around them.
+
+    # glibc: keep memory between steps
+    export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
+    python recipes/prepare.py --data ~/phonebook-data --manifest recordings/all.tsv --out work/unlabelled
+    python recipes/pretrain.py --prepared work/prepared --prepared work/unlabelled \\
+        --objective best-rq --out runs/pretrained --hours 400
+    python recipes/finetune.py --init runs/pretrained/encoder --prepared work/prepared --out runs/tuned
+
+Two objectives: `contrastive` (wav2vec 2.0, Baevski et al. 2020) tells the quantized sound of a hidden frame
+from those of others; `best-rq` (Chiu et al. 2022) names the frame's code in a random codebook. Transcripts
+are not looked at. Muon (Jordan et al. 2024) on the blocks' matrices, AdamW on the rest, linear decay.
+
+`--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
+given again; `--out` then holds `last.pt` (everything needed to go on), `encoder/` (a model for `--init`,
+whose phones are not trained) and `losses.jsonl`. On one thread of the same processor it becomes the very
+encoder that it would have been without the interruption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import nn
+
+from asr.model.checkpoint import load_network, save_model
+from asr.model.encoder import EncoderConfig, PhoneModel
+from asr.phones import PhoneSet
+from asr.training.best_rq import BestRq, BestRqConfig
+from asr.training.contrastive import Contrastive, ContrastiveConfig
+from asr.training.prepared import Prepared
+from asr.training.unlabelled import UnlabelledBatch, UnlabelledConfig, UnlabelledSource
+
+
+class Objective(StrEnum):
+    CONTRASTIVE = "contrastive"
+    BEST_RQ = "best-rq"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    prepared: tuple[Path, ...]
+    out: Path
+    objective: Objective = Objective.BEST_RQ
+    init: Path | None = None  # a model to start from, else random numbers
+    hours: float = 400.0  # of audio passed in all
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
+    best_rq: BestRqConfig = field(default_factory=BestRqConfig)
+    batch: UnlabelledConfig = field(default_factory=UnlabelledConfig)
+    muon_rate: float = 0.02
+    adam_rate: float = 1.5e-3
+    warmup_steps: int = 200
+    clip: float = 5.0
+    save_every_s: float = 60.0
+    report_every: int = 50  # steps
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 1
+
+
+def main(config: Config) -> None:
+    """Raises ValueError for folders that were not prepared or hold too little, and for a run of another
+    objective in `out`."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
+    source = UnlabelledSource([Prepared.open(folder) for folder in config.prepared], config.batch)
+    run = Run(config, phones)
+    print(f"{source.hours:.2f} h, {run.num_parameters / 1e6:.2f} M parameters", file=sys.stderr)
+
+    try:
+        train(run, source)
+    except KeyboardInterrupt:
+        if not run.updating:  # else some weights are new and some are old: the last save holds
+            run.save()
+        print(f"interrupted after {run.hours:.2f} h: the same command goes on from there", file=sys.stderr)
+        raise SystemExit(130) from None
+    run.save()
+
+
+def train(run: Run, source: UnlabelledSource) -> None:
+    config = run.config
+    saved = time.monotonic()
+    while run.hours < config.hours:
+        for batch in source.epoch(run.epoch, skip=run.batch):
+            losses = run.step(batch)
+            if run.steps % config.report_every == 0:
+                run.report(losses)
+            if time.monotonic() - saved > config.save_every_s:
+                run.save()
+                saved = time.monotonic()
+            if run.hours >= config.hours:
+                break
+        else:
+            run.epoch, run.batch = run.epoch + 1, 0
+
+
+class Run:
+    """Network, objective, optimisers and counters: all that `last.pt` holds."""
+
+    def __init__(self, config: Config, phones: PhoneSet) -> None:
+        self.config, self.phones = config, phones
+        self.device = torch.device(config.device)
+        self.network = PhoneModel(config.encoder, len(phones))  # its CTC head waits for finetune.py
+        if config.init is not None:
+            self.network.load_state_dict(load_network(config.init)[0].state_dict())
+        self.objective: Contrastive | BestRq
+        if config.objective is Objective.CONTRASTIVE:
+            self.objective = Contrastive(config.contrastive, config.encoder.dim)
+        else:
+            self.objective = BestRq(config.best_rq, config.encoder.dim, config.encoder.stride)
+        self.network.to(self.device)
+        self.objective.to(self.device)
+
+        self.parameters = [*self.network.encoder.parameters(), *self.objective.parameters()]
+        self.num_parameters = sum(p.numel() for p in self.parameters)
+        blocks = [p for p in self.network.encoder.blocks.parameters() if p.ndim == 2]
+        inside = {id(p) for p in blocks}
+        rest = [p for p in self.parameters if id(p) not in inside]
+        self.optimizers = [
+            torch.optim.Muon(blocks, lr=config.muon_rate, momentum=0.95, weight_decay=0.01),
+            torch.optim.AdamW(rest, lr=config.adam_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        ]
+        self.rates = [config.muon_rate, config.adam_rate]
+        self.steps = self.epoch = self.batch = 0
+        self.hours = 0.0
+        self.updating = False  # between the first weight that a step changes and its counters
+        self.began, self.began_hours = time.monotonic(), 0.0
+        if (config.out / "last.pt").exists():
+            self._load()
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done, 0 to 1."""
+        return min(1.0, self.hours / self.config.hours)
+
+    def step(self, batch: UnlabelledBatch) -> dict[str, float]:
+        config = self.config
+        factor = min(1.0, (self.steps + 1) / config.warmup_steps) * max(1e-3, 1.0 - self.progress)
+        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        # Masks, distractors and noise of a step depend on its number alone, so that a run can go on exactly.
+        rng = np.random.default_rng([config.seed, self.steps])
+        torch.manual_seed(int(rng.integers(2**31)))
+        features, lengths = batch.features.to(self.device), batch.lengths.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            loss, report = self.objective(self.network.encoder, features, lengths, self.progress, rng)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        self.updating = True
+        if torch.isfinite(norm):
+            for optimizer in self.optimizers:
+                optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.steps, self.batch, self.hours = self.steps + 1, self.batch + 1, self.hours + batch.seconds / 3600
+        self.updating = False
+        values = {name: value.item() for name, value in report.items()}
+        return {"loss": loss.item(), **values, "norm": norm.item(), "rate": factor}
+
+    def report(self, losses: dict[str, float]) -> None:
+        passed = self.hours - self.began_hours
+        speed = passed * 3600 / max(time.monotonic() - self.began, 1e-9)
+        left_min = (self.config.hours - self.hours) / max(speed, 1e-9) * 60
+        values = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        print(
+            f"step {self.steps}  {self.hours:.1f} of {self.config.hours:.0f} h  {values}  "
+            f"{speed:.0f} h/h  {left_min:.0f} min left",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        line = {"steps": self.steps, "hours": round(self.hours, 3)}
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        with (self.config.out / "losses.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line | {k: round(v, 4) for k, v in losses.items()}) + "\n")
+
+    def save(self) -> None:
+        self.config.out.mkdir(parents=True, exist_ok=True)
+        state = {
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "counters": (self.steps, self.epoch, self.batch, self.hours),
+            "config": json.dumps(asdict(self.config), default=str),
+        }
+        torch.save(state, self.config.out / "last.tmp")
+        os.replace(self.config.out / "last.tmp", self.config.out / "last.pt")
+        save_model(self.config.out / "encoder", self.network, self.phones, torch.float32)
+
+    def _load(self) -> None:
+        path = self.config.out / "last.pt"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        before = json.loads(state["config"])["objective"]
+        if before != self.config.objective:
+            raise ValueError(f"{path}: a run with --objective {before}: give that, or another --out")
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.steps, self.epoch, self.batch, self.hours = state["counters"]
+        self.began_hours = self.hours
+        print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
+
+
+def cli(
+    prepared: Annotated[list[Path], typer.Option(help="what recipes/prepare.py wrote; may be repeated")],
+    out: Annotated[Path, typer.Option(help="the run's folder; an interrupted run there goes on")],
+    objective: Annotated[Objective, typer.Option(help="what to guess of hidden frames")] = Config.objective,
+    init: Annotated[Path | None, typer.Option(help="a model folder to start from")] = None,
+    hours: Annotated[float, typer.Option(help="audio to pass through the network, in hours")] = Config.hours,
+    seconds: Annotated[float, typer.Option(help="of audio in a batch")] = UnlabelledConfig.seconds,
+    codes: Annotated[int, typer.Option(help="of the random codebook")] = BestRqConfig.codes,
+    muon_rate: Annotated[
+        float, typer.Option(help="learning rate of the blocks' matrices")
+    ] = Config.muon_rate,
+    adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = Config.device,
+    threads: Annotated[int, typer.Option(help="processor threads")] = Config.threads,
+    seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
+) -> None:
+    """Pretrain an encoder without labels."""
+    try:
+        main(
+            Config(
+                prepared=tuple(prepared), out=out, objective=objective, init=init, hours=hours,
+                batch=UnlabelledConfig(seconds=seconds, seed=seed), best_rq=BestRqConfig(codes=codes),
+                muon_rate=muon_rate, adam_rate=adam_rate, device=device, threads=threads, seed=seed,
+            )
+        )  # fmt: skip
+    except ValueError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+if __name__ == "__main__":
+    typer.run(cli)
