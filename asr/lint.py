@@ -7,8 +7,9 @@ exp(lead - distance) is it likelier that the other is written. Scores are the de
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from asr.phones import PhoneSet
 from asr.text import normalize
 
 if TYPE_CHECKING:
+    from asr.contexts import Loss
     from asr.decoder.ngram import NgramModel
     from asr.decoder.options import DecoderOptions
 
@@ -28,7 +30,8 @@ SHORT = 2  # phones that are found inside other words
 LARGE_BOOST = 3.0
 NEAR = 3.6  # distance of words that differ by one sound that is often taken for the other
 FAR = 10.0  # distance beyond which nothing is looked for
-LOST = math.log(0.2)  # a word is lost to another if, context aside, one time in five goes wrong
+WORTH = 0.2  # share of a word's uses that may go wrong without a remark
+LOST = math.log(WORTH)
 _NAMED = 3
 
 
@@ -189,17 +192,20 @@ def _of_one(entry: Entry, known: frozenset[str]) -> Iterator[Finding]:
 
 @dataclass(frozen=True)
 class Near:
-    """A frequent word that sounds like an entry, how far away, and by how much the entry scores more."""
+    """A frequent word that sounds like an entry, how far away, and by how much the entry scores more alone.
+    `loss` tells in how many of its uses the entry will be written, if that had so much less boost."""
 
     word: str
     distance: float
     lead: float
+    loss: Callable[[float], Loss]
 
 
 def _against_frequent(
     entries: Sequence[Entry], lm: NgramModel, frequent: int, phones: PhoneSet, options: DecoderOptions
 ) -> Iterator[Finding]:
     """Entries against the frequent words of the base lexicon: who takes whose place, and how easily."""
+    from asr.contexts import Contexts, Rival
     from asr.decoder.vocabulary import WordScorer, build_vocabulary
     from asr.neighbours import Sorted, confusion_costs, find_neighbours
 
@@ -209,51 +215,58 @@ def _against_frequent(
     if not base:
         return
     vocabulary = build_vocabulary(base, phones, lm, options)
-    scores = vocabulary.score + unigrams[vocabulary.lm_id] * ~vocabulary.unknown
+    scores = vocabulary.score + unigrams[vocabulary.lm_id]
     among, costs = Sorted.of(vocabulary.tokens, vocabulary.offsets), confusion_costs(phones)
-    scorer, least = WordScorer(lm, options), float(scores.min())
+    scorer, contexts, least = WordScorer(lm, options), Contexts(lm, options.lm_weight), float(scores.min())
     for entry in entries:
         placed = scorer(entry)
         score = placed.score + (0.0 if placed.unknown else float(unigrams[placed.lm_id]))
+        mine = Rival(lm_id=placed.lm_id, score=placed.score)
         bound = min(max(NEAR, score - least - LOST), FAR)
         numbers, distances = find_neighbours(np.array(phones.encode(entry.phones)), among, costs, bound)
         near: dict[str, Near] = {}
-        for number, distance in zip(numbers.tolist(), distances.tolist(), strict=True):
-            word = vocabulary.words[vocabulary.word[number]]
-            if word not in (entry.word, normalize(entry.word)):
-                found = Near(word, distance, score - float(scores[number]))
-                near[word] = min(near.get(word, found), found, key=lambda n: n.distance)
+        for i, distance in zip(numbers.tolist(), distances.tolist(), strict=True):
+            word = vocabulary.words[vocabulary.word[i]]
+            if word in (entry.word, normalize(entry.word)):
+                continue
+            theirs = Rival(lm_id=int(vocabulary.lm_id[i]), score=float(vocabulary.score[i]))
+            loss = cache(partial(contexts.loss, theirs, mine, distance))
+            found = Near(word, distance, score - float(scores[i]), loss)
+            near[word] = min(near.get(word, found), found, key=lambda n: n.distance)
         yield from _confusions(entry, list(near.values()))
 
 
 def _confusions(entry: Entry, near: Sequence[Near]) -> Iterator[Finding]:
     """Words that sound the same, words that the entry will take the place of, words that will take its."""
-    same = [n for n in near if n.distance == 0]
-    over, under = [n for n in same if n.lead >= 0], [n for n in same if n.lead < 0]
-    stolen = [n for n in near if n.distance > 0 and n.lead - n.distance > LOST]
+    taken = [n for n in near if n.lead - n.distance > LOST and n.loss(0.0).share > WORTH]
+    under = [n for n in near if n.distance == 0 and n not in taken]
     lost = [n for n in near if 0 < n.distance <= NEAR and -n.lead - n.distance > LOST]
-    if over:
-        drop = math.ceil(max(n.lead for n in over) + 0.1)
-        rarer = " or a rarer like=" if entry.like else ""
-        yield _finding(
-            entry, f"sounds the same as {_named(over)} and scores more, so it will be written instead: "
-            f"boost={entry.boost - drop:g}{rarer} puts it second",
-        )  # fmt: skip
+    for sounds, some in (
+        ("sounds the same as", [n for n in taken if n.distance == 0]),
+        ("sounds like", [n for n in taken if n.distance > 0]),
+    ):
+        if some:
+            yield _finding(entry, f"{sounds} {_named(some)} and will be written instead{_harm(entry, some)}")
     if under:
         yield _finding(
             entry, f"sounds the same as {_named(under)}, written unless the words around tell otherwise: "
             "give it a like= that tells",
         )  # fmt: skip
-    if stolen:
-        drop = math.ceil(max(n.lead - n.distance for n in stolen) - LOST)
-        yield _finding(
-            entry, f"sounds like {_named(stolen)} and will now and then be written instead: "
-            f"boost={entry.boost - drop:g} would spare them",
-        )  # fmt: skip
     if lost:
         yield _finding(
             entry, f"sounds almost like {_named(lost)}, which may be written instead: like= or boost=1 helps",
         )  # fmt: skip
+
+
+def _harm(entry: Entry, taken: Sequence[Near]) -> str:
+    """How often the worst off of the words will be lost, where it will not, and the boost that spares all."""
+    worst = max(taken, key=lambda n: n.loss(0.0).share)
+    loss = worst.loss(0.0)
+    safe = f", not after {', '.join(map(repr, loss.safe[:_NAMED]))}" if loss.safe else ""
+    named = f", {worst.word!r}" if len(taken) > 1 else ""
+    drops = range(1, 100)
+    drop = next((d for d in drops if all(n.loss(float(d)).share <= WORTH for n in taken)), drops[-1])
+    return f"{named} in {loss.share:.0%} of its uses{safe}: boost={entry.boost - drop:g} would prevent it"
 
 
 def _named(near: Sequence[Near]) -> str:
