@@ -23,7 +23,7 @@ from asr.lexicon import Lexicon
 from asr.paths import cache_folder
 from asr.phones import PhoneSet
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Compiled:
     @classmethod
     def _load(cls, folder: Path) -> Compiled:
         values = json.loads((folder / "numbers.json").read_text(encoding="utf-8"))
-        values |= {file.stem: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
+        values |= {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in folder.glob("*.npy")}
         values["words"] = tuple((folder / "words.txt").read_text(encoding="utf-8").split("\n"))
         return cls(_made(Vocabulary, values), _made(Graph, values), values["end_scores"])
 

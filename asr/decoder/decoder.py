@@ -189,7 +189,7 @@ class Decoder:
         return Hypothesis(
             words=tuple(said.word for said in path),
             token_ids=tuple(tokens.tolist()),
-            token_frames=_token_frames(view, log_probs, records, tokens),
+            token_frames=_token_frames(path, log_probs, records, tokens),
             word_ends=tuple(itertools.accumulate(len(said.tokens) for said in path)),
             acoustic_score=score - lm_weight * lm_score - bonus,
             lm_score=lm_score,
@@ -229,12 +229,14 @@ class Stream:
 
 
 def _token_frames(
-    view: View, log_probs: np.ndarray, records: np.ndarray, tokens: np.ndarray
+    path: Sequence[Added], log_probs: np.ndarray, records: np.ndarray, tokens: np.ndarray
 ) -> tuple[int, ...]:
     """The frame in which each token begins."""
     # A record ends a word, or is a phone of an unknown one: a piece of known place either way.
     pieces = records[records["pronunciation"] != UNKNOWN_END]
-    sizes = [1 if i < 0 else len(view.said(i).tokens) for i in pieces["pronunciation"].tolist()]
+    sizes: list[int] = []
+    for said in path:
+        sizes += [1] * len(said.tokens) if said.word_id < 0 else [len(said.tokens)]
     frames = np.zeros(len(tokens), np.int32)
     place_tokens(log_probs, tokens, np.cumsum(sizes, dtype=np.int32), pieces["frame"].copy(), frames)
     return tuple(frames.tolist())

@@ -35,7 +35,8 @@ class Graph:
     below the token's. An arc leads to node `to`, or, where that is negative, into chain ~to. `states` int32:
     for each history the language model's state. `uses[first_use[w] : first_use[w + 1]]`: the histories that
     name word w of the language model, `unigrams[w]` what it scores after the empty one. `start`: the history
-    of a sentence's begin. `bonus`: the most that an arc from a root scores.
+    of a sentence's begin. `bonus`: the most that an arc from a root scores,
+    `root_best` float32 (histories,) the most of each.
     """
 
     nodes: np.ndarray
@@ -47,6 +48,7 @@ class Graph:
     first_use: np.ndarray
     uses: np.ndarray
     unigrams: np.ndarray
+    root_best: np.ndarray
     start: int
     bonus: float
 
@@ -80,6 +82,11 @@ def build_graph(vocabulary: Vocabulary, lm: NgramModel, num_tokens: int, lm_weig
     nodes = np.zeros((len(firsts) // 2, num_masks + 1), np.int64)
     nodes[:-1, :num_masks] = masks.reshape(-1, num_masks)
     nodes[:, num_masks] = firsts[::2].astype(np.int64) | firsts[1::2].astype(np.int64) << 32
+    num_roots = len(states) + 1
+    root_best = np.full(num_roots, -np.inf, np.float32)
+    root_firsts = firsts[: 2 * num_roots + 2 : 2].astype(np.int64)
+    has_arcs = root_firsts[1:] > root_firsts[:-1]
+    root_best[has_arcs] = np.maximum.reduceat(arc_score[: root_firsts[-1]], root_firsts[:-1][has_arcs])
     begin = lm.start()
     return Graph(
         nodes=nodes,
@@ -93,6 +100,7 @@ def build_graph(vocabulary: Vocabulary, lm: NgramModel, num_tokens: int, lm_weig
         unigrams=unigrams,
         start=int(history[begin]) if begin >= 0 else 0,
         bonus=float(bonus),
+        root_best=root_best,
     )
 
 

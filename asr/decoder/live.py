@@ -53,6 +53,7 @@ class View:
             version=added.version,
             loop=0 if loop is None else loop.ctypes.data,
             bonus=max(graph.bonus, added.bonus),
+            root_best=graph.root_best.ctypes.data,
         )
 
     def said(self, pronunciation: int) -> Added:

@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numba import njit
 
 from asr.decoder.workspace import Paths
 
@@ -52,9 +53,16 @@ def best_paths(
     return list(found.values())
 
 
-def _path(records: np.ndarray, at: int) -> list[int]:
-    path = []
+@njit(cache=True)
+def _path(records, at):
+    """The records from the first to the one at `at`, int32."""
+    length, before = 0, at
+    while before >= 0:
+        before = records[before].before
+        length += 1
+    path = np.empty(length, np.int32)
     while at >= 0:
-        path.append(at)
-        at = int(records["before"][at])
-    return path[::-1]
+        length -= 1
+        path[length] = at
+        at = records[at].before
+    return path

@@ -94,7 +94,7 @@ class NgramModel:
     @classmethod
     def _load(cls, folder: Path) -> NgramModel:
         arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
+            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
             for name in ("log_prob", "backoff", "suffix", "extends", "table")
         }
         order, begin, end = (int(n) for n in np.load(folder / "numbers.npy"))

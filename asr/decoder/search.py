@@ -35,10 +35,13 @@ from asr.decoder.tokens import (
     FRAME,
     GONE,
     LEADER,
+    LEVELS,
+    LEVELS_PER_UNIT,
     MASKS,
     MERGES,
     NEVER,
     NOW,
+    NUM_LEVELS,
     OVERFLOW,
     RECORDS,
     TOKEN_BYTES,
@@ -78,6 +81,7 @@ class GraphView(NamedTuple):
     version: int
     loop: int
     bonus: float
+    root_best: int
 
 
 class Limits(NamedTuple):
@@ -166,7 +170,9 @@ def advance(graph, work, limits, log_probs, num_frames, num_tokens):
         # What one arc or word can still add fits behind `full`.
         step = Step(row, num_tokens, new, epoch, first_frame + frame, work.capacity - 64)
         new_count, new_best = np.int64(0), np.float32(best + load_f32(row, 0))
-        _mask(graph, state, step, np.float32(new_best - beam - best - np.float32(graph.bonus)))
+        _levels(graph, state, step)
+        if graph.num_groups or graph.loop:
+            _mask(graph, state, step, np.float32(new_best - beam - best - np.float32(graph.bonus)))
         for k in range(count):
             # The best token first: it tells soonest what is not worth keeping.
             token = tokens + (leader if k == 0 else k - 1 if k <= leader else k) * TOKEN_BYTES
@@ -246,6 +252,22 @@ def _mask(graph, state, step, keep):
             if v > 0 and load_f32(step.row, v) >= keep:
                 mask |= np.int64(1) << np.int64(v - 64 * w)
         store_i64(state, MASKS + w, mask)
+
+
+@njit(cache=True, nogil=True)
+def _levels(graph, state, step):
+    """For each level the emissions' tokens that cost at most so much: what a token may go on by is found at
+    once."""
+    words = graph.words
+    for k in range(NUM_LEVELS * words):
+        store_i64(state, LEVELS + k, np.int64(0))
+    for v in range(1, step.num_tokens):
+        cost = np.float32(-load_f32(step.row, v)) * np.float32(LEVELS_PER_UNIT)
+        level = np.int64(min(max(cost, np.float32(0.0)), np.float32(NUM_LEVELS - 1)))
+        at = LEVELS + level * words + v // 64
+        store_i64(state, at, load_i64(state, at) | (np.int64(1) << np.int64(v % 64)))
+    for k in range(words, NUM_LEVELS * words):
+        store_i64(state, LEVELS + k, load_i64(state, LEVELS + k) | load_i64(state, LEVELS + k - words))
 
 
 @njit(cache=True, nogil=True)
@@ -354,9 +376,17 @@ def _follow_arcs(graph, work, limits, step, source, count, best):
     """From a node to its children by the phones that are heard."""
     stride, node = graph.words + 1, source.code
     arc = load_i64(graph.nodes, node * stride + graph.words) & np.int64(0xFFFFFFFF)
+    # What a phone may cost at most: arcs score above 0 only at a root.
+    spare = np.float32(source.total - best + np.float32(limits.beam))
+    if source.depth == 0:
+        spare = np.float32(spare + load_f32(graph.root_best, node))
+    if spare < 0:
+        return count, best
+    level = np.int64(min(spare * np.float32(LEVELS_PER_UNIT), np.float32(NUM_LEVELS - 1)))
+    levels = work.state + (LEVELS + level * graph.words) * 8
     for w in range(graph.words):
         mask = load_i64(graph.nodes, node * stride + w)
-        heard = mask & load_i64(work.state, MASKS + w)
+        heard = mask & load_i64(levels, w)
         while heard:
             bit = lowest_bit(heard)
             heard &= heard - 1

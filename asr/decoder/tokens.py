@@ -31,10 +31,12 @@ _steps = np.arange(_ADD_STEPS * _ADD_RANGE + 2) / _ADD_STEPS
 ADD_TABLE = np.log1p(np.exp(-_steps)).astype(np.float32)
 _PRIME, _ODD = 6364136223846793005, 1442695040888963407
 
-# Places in Work.state; behind them lie the masks of a frame and the bins of its histogram.
+# Places in Work.state; behind them lie the masks of a frame, the bins of its histogram, and the levels.
 COUNT, RECORDS, MERGES, EPOCH, FRAME, OVERFLOW, FLIP, BEST, FIRST_FRAME, NOW, LEADER = range(11)
 MASKS, BINS = 16, 16 + 64
-STATE_SIZE = BINS + 128
+LEVELS = BINS + 128
+NUM_LEVELS, LEVELS_PER_UNIT = 64, 4
+STATE_SIZE = LEVELS + 64 * NUM_LEVELS
 MOST_TOKENS = 64 * 64  # of the emissions
 
 

@@ -63,7 +63,9 @@ class Workspace:
             options.nbest > 1,
         )  # fmt: skip
 
-    def _work(self) -> Work:
+        self._work = self._addresses()
+
+    def _addresses(self) -> Work:
         a, b = self._tokens
         return Work(
             a.ctypes.data,
@@ -80,19 +82,20 @@ class Workspace:
         )
 
     def begin(self, graph: GraphView, start: int) -> None:
-        begin(graph, self._work(), start)
+        begin(graph, self._work, start)
 
     def advance(self, graph: GraphView, log_probs: np.ndarray) -> None:
         """Search on through (frames, tokens) float32, contiguous."""
         num_frames, num_tokens = log_probs.shape
         self._state[FRAME] = 0
         while True:
-            advance(graph, self._work(), self._limits, log_probs.ctypes.data, num_frames, num_tokens)
+            advance(graph, self._work, self._limits, log_probs.ctypes.data, num_frames, num_tokens)
             if self._state[FRAME] == num_frames:
                 break
             # It stopped for want of room.
             self._records = np.concatenate([self._records, np.zeros_like(self._records)])
             self._merges = np.concatenate([self._merges, np.zeros_like(self._merges)])
+            self._work = self._addresses()
         self._state[FIRST_FRAME] += num_frames
 
     def finish(self, graph: GraphView, end_scores: np.ndarray) -> Paths:
@@ -100,7 +103,7 @@ class Workspace:
         finals = np.zeros(self._capacity, FINAL)
         merges = int(self._state[MERGES])
         count = finish(
-            graph, self._work(), self._limits.keep_merges, end_scores.ctypes.data, finals.ctypes.data
+            graph, self._work, self._limits.keep_merges, end_scores.ctypes.data, finals.ctypes.data
         )
         paths = Paths(
             finals[:count], self._records[: self._state[RECORDS]], self._merges[: self._state[MERGES]],
