@@ -29,7 +29,9 @@ class RandomProjectionQuantizer(nn.Module):
 
     Chiu et al. 2022, section 3.1 (equation 1): the frame is projected by a random matrix and takes the code
     that is nearest once both have length one. The matrix is Xavier-initialised, the codes are normal. The
-    input must have mean 0 and deviation 1 (`normalize_features`), else few codes are taken.
+    paper takes mean and deviation out of the input, else few codes are taken. Beside `normalize_features`
+    each frame's own mean goes here: else the codes of speech mostly tell how loud it is (the ten most
+    frequent of 8192 took a third of all frames, instead of a tenth).
     """
 
     projection: Tensor
@@ -51,8 +53,9 @@ class RandomProjectionQuantizer(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             missing = -features.shape[1] % self.stride
             stacked = F.pad(features.float(), (0, 0, 0, missing)).unflatten(1, (-1, self.stride)).flatten(2)
-            # Of unit vectors the nearest is that with the greatest product; the length of the frame's own
-            # does not matter.
+            stacked = stacked - stacked.mean(2, keepdim=True)
+            # Of unit vectors the nearest is that with the greatest product, and how long the projected frame
+            # is does not matter.
             return (stacked @ self.projection @ self.codes.T).argmax(2)
 
 
