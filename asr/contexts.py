@@ -43,13 +43,12 @@ class Contexts:
     @cached_property
     def _bigrams(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """First words and n-grams, both in the order of second words, and where each second word begins."""
-        keys, grams = np.asarray(self._lm.table[:, 0]), np.asarray(self._lm.table[:, 1])
         size = len(self._lm.words)
-        chosen = np.flatnonzero((keys >= 0) & (keys >> 32 < size))
-        second = keys[chosen] & 0xFFFFFFFF
+        first = np.repeat(np.arange(size), np.diff(self._lm.first[: size + 1]))
+        grams = size + np.arange(len(first))
+        second = self._lm.word[grams]
         order = np.argsort(second, kind="stable")
-        begins = np.searchsorted(second[order], np.arange(size + 1))
-        return (keys[chosen] >> 32)[order], grams[chosen][order], begins
+        return first[order], grams[order], np.searchsorted(second[order], np.arange(size + 1))
 
     @cached_property
     def _backoffs(self) -> float:
@@ -89,7 +88,7 @@ class Contexts:
             return word.score + self._weight * scores
         scores += self._unigram[word.lm_id]
         for i, history in enumerate(histories.tolist()):
-            gram = find(self._lm.table, history, word.lm_id)
+            gram = find(self._lm.word, self._lm.first, history, word.lm_id)
             if gram >= 0:
                 scores[i] = self._lm.log_prob[gram]
         return word.score + self._weight * scores

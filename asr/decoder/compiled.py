@@ -23,7 +23,7 @@ from asr.lexicon import Lexicon
 from asr.paths import cache_folder
 from asr.phones import PhoneSet
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,10 @@ class Graph:
 def build_graph(vocabulary: Vocabulary, lm: NgramModel, num_tokens: int, lm_weight: float) -> Graph:
     """`num_tokens`: of the emissions, with blank. All scores are weighted here, once."""
     is_history = np.zeros(len(lm.log_prob), np.bool_)
-    contexts, words, grams = _above_unigrams(lm.table)
+    # Every n-gram above order 1: what it goes on from, its last word, its number.
+    contexts = np.repeat(np.arange(len(lm.log_prob), dtype=np.int32), np.diff(lm.first))
+    grams = np.arange(len(lm.words), len(lm.log_prob), dtype=np.int32)
+    words = np.asarray(lm.word[len(lm.words) :])
     is_history[contexts] = True
     states = np.flatnonzero(is_history).astype(np.int32)
     history = np.zeros(len(lm.log_prob), np.int32)
@@ -109,22 +112,6 @@ def _records(kind: np.dtype, *columns: np.ndarray) -> np.ndarray:
     for name, column in zip(kind.names or (), columns, strict=True):
         records[name] = column
     return records
-
-
-@njit(cache=True)
-def _above_unigrams(table):
-    """(context, word, n-gram) of every n-gram above order 1."""
-    count = 0
-    for slot in range(table.shape[0]):
-        count += table[slot, 0] >= 0
-    contexts, words, grams = np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32)
-    at = 0
-    for slot in range(table.shape[0]):
-        if table[slot, 0] >= 0:
-            contexts[at], words[at] = table[slot, 0] >> 32, table[slot, 0] & 0xFFFFFFFF
-            grams[at] = table[slot, 1]
-            at += 1
-    return contexts, words, grams
 
 
 @njit(cache=True)

@@ -16,18 +16,20 @@ from asr.decoder.arpa import read_arpa
 
 _LN10 = np.log(10.0)
 _BEGIN, _END = "<s>", "</s>"
-_FORMAT = 4
+_FORMAT = 5
+_ARRAYS = ("log_prob", "backoff", "suffix", "word", "first")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NgramModel:
-    """A backoff model. N-grams of all orders are numbered one after the other, unigrams first, so that the
-    number of a unigram is its word id; id 0 is <unk>.
+    """A backoff model. N-grams are numbered by order, then by their context's number, then by their last
+    word: the number of a unigram is its word id (id 0 is <unk>), and the n-grams that go on from one stand
+    together.
 
     `log_prob`, `backoff`: float32 (n-grams,), natural log. `suffix`: int32 (n-grams,), the n-gram without its
-    first word, -1 for a unigram. `table`: int64 (slots, 2), open-addressing hash of (context n-gram, word) ->
-    n-gram of one order more. A state of the model is the number of the longest n-gram that the history ends
-    in and that has a successor; -1 is the empty history.
+    first word, -1 for a unigram. `word`: int32 (n-grams,), the last word. `first`: int32 (n-grams + 1,):
+    those that go on from n-gram g are first[g] to first[g + 1]. A state of the model is the number of the
+    longest n-gram that the history ends in and that has a successor; -1 is the empty history.
     """
 
     words: tuple[str, ...]
@@ -35,8 +37,8 @@ class NgramModel:
     log_prob: np.ndarray
     backoff: np.ndarray
     suffix: np.ndarray
-    extends: np.ndarray
-    table: np.ndarray
+    word: np.ndarray
+    first: np.ndarray
     begin: int
     end: int
 
@@ -62,29 +64,48 @@ class NgramModel:
     @classmethod
     def _parse(cls, raw: bytes, path: str) -> NgramModel:
         words, sections = read_arpa(raw, path)
-        log_prob = (np.concatenate([section.prob for section in sections]) * _LN10).astype(np.float32)
-        backoff = (np.concatenate([section.backoff for section in sections]) * _LN10).astype(np.float32)
-        slots = 1 << max(4, int(1.25 * len(log_prob)).bit_length())
-        table = np.full((slots, 2), -1, np.int64)
-        suffix = np.full(len(log_prob), -1, np.int32)
-        extends = np.zeros(len(log_prob), np.bool_)
-        first = len(words)
-        for section in sections[1:]:
-            if not _link(section.grams, first, table, suffix, extends):
-                raise ValueError(f"{path}: an n-gram whose beginning is no n-gram itself")
-            first += len(section.grams)
         ids = {word: i for i, word in enumerate(words)}
+        probs, backoffs = [sections[0].prob], [sections[0].backoff]
+        last_words = [np.arange(len(words), dtype=np.int32)]
+        suffix = [np.full(len(words), -1, np.int32)]
+        # Those that go on from the n-grams so far; of the longest ones nothing is known yet.
+        first = np.full(len(words) + 1, len(words), np.int32)
+        begin = 0
+        for section in sections[1:]:
+            total = len(first) - 1
+            known = np.concatenate(last_words)
+            contexts = _numbers(section.grams[:, :-1], first, known)
+            if len(contexts) and contexts.min() < 0:
+                raise ValueError(f"{path}: an n-gram whose beginning is no n-gram itself")
+            grams = section.grams[:, -1]
+            place = np.lexsort((grams, contexts))
+            probs.append(section.prob[place])
+            backoffs.append(section.backoff[place])
+            last_words.append(grams[place])
+            counts = np.bincount(contexts - begin, minlength=total - begin)
+            first[begin + 1 : total + 1] = total + np.cumsum(counts)
+            first = np.concatenate([first, np.full(len(grams), total + len(grams), np.int32)])
+            known = np.concatenate([known, grams[place]])
+            suffix.append(_suffixes(section.grams[place], first, known))
+            begin = total
         return cls(
-            words=tuple(words), order=len(sections), log_prob=log_prob, backoff=backoff, suffix=suffix,
-            extends=extends, table=table, begin=ids.get(_BEGIN, -1), end=ids.get(_END, 0),
-        )  # fmt: skip
+            words=tuple(words),
+            order=len(sections),
+            log_prob=(np.concatenate(probs) * _LN10).astype(np.float32),
+            backoff=(np.concatenate(backoffs) * _LN10).astype(np.float32),
+            suffix=np.concatenate(suffix),
+            word=np.concatenate(last_words),
+            first=first,
+            begin=ids.get(_BEGIN, -1),
+            end=ids.get(_END, 0),
+        )
 
     def _store(self, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             new = Path(temporary) / "model"
             new.mkdir()
-            for name in ("log_prob", "backoff", "suffix", "extends", "table"):
+            for name in _ARRAYS:
                 np.save(new / f"{name}.npy", getattr(self, name))
             (new / "words.txt").write_text("\n".join(self.words), encoding="utf-8")
             np.save(new / "numbers.npy", np.array([self.order, self.begin, self.end]))
@@ -93,10 +114,7 @@ class NgramModel:
 
     @classmethod
     def _load(cls, folder: Path) -> NgramModel:
-        arrays = {
-            name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r"))
-            for name in ("log_prob", "backoff", "suffix", "extends", "table")
-        }
+        arrays = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS}
         order, begin, end = (int(n) for n in np.load(folder / "numbers.npy"))
         words = tuple((folder / "words.txt").read_text(encoding="utf-8").split("\n"))
         return cls(words=words, order=order, begin=begin, end=end, **arrays)
@@ -115,7 +133,7 @@ class NgramModel:
         state, scores = self.start(bos), []
         for word in [*words, *([_END] if eos else [])]:
             value, state = lm_step(
-                self.log_prob, self.backoff, self.suffix, self.extends, self.table, state, ids.get(word, 0)
+                self.log_prob, self.backoff, self.suffix, self.word, self.first, state, ids.get(word, 0)
             )
             scores.append(float(value))
         return scores
@@ -124,7 +142,7 @@ class NgramModel:
         """Log-probability (natural log) of words given by their ids, after the sentence begin."""
         return float(
             _score_ids(
-                self.log_prob, self.backoff, self.suffix, self.extends, self.table, self.start(),
+                self.log_prob, self.backoff, self.suffix, self.word, self.first, self.start(),
                 np.asarray(ids, np.int32),
             )
         )  # fmt: skip
@@ -132,7 +150,7 @@ class NgramModel:
     def scores_after(self, states: np.ndarray, word: int) -> np.ndarray:
         """Log-probability (natural log) of one word after each of many states, float32."""
         return _scores_after(
-            self.log_prob, self.backoff, self.suffix, self.extends, self.table, states, np.int64(word)
+            self.log_prob, self.backoff, self.suffix, self.word, self.first, states, np.int64(word)
         )
 
 
@@ -140,64 +158,64 @@ def flat_model() -> NgramModel:
     """A language model that finds every word equally good, at no cost."""
     return NgramModel(
         words=("<unk>",), order=1, log_prob=np.zeros(1, np.float32), backoff=np.zeros(1, np.float32),
-        suffix=np.full(1, -1, np.int32), extends=np.zeros(1, np.bool_), table=np.full((16, 2), -1, np.int64),
+        suffix=np.full(1, -1, np.int32), word=np.zeros(1, np.int32), first=np.ones(2, np.int32),
         begin=-1, end=0,
     )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
-def _slot(table, context, word):
-    """The slot that holds (context, word), or the empty one where it would go."""
-    mask = table.shape[0] - 1
-    key = (np.int64(context) << 32) | np.int64(word)
-    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    slot = np.int64(h >> np.uint64(20)) & mask
-    while table[slot, 0] != -1 and table[slot, 0] != key:
-        slot = (slot + 1) & mask
-    return slot
-
-
-@njit(cache=True, nogil=True)
-def find(table, context, word):
-    """The n-gram `context` followed by `word`, or -1."""
-    return table[_slot(table, context, word), 1]
+def find(word, first, context, wanted):
+    """The n-gram `context` followed by word `wanted`, or -1."""
+    low, high = np.int64(first[context]), np.int64(first[context + 1])
+    end = high
+    while low < high:
+        middle = (low + high) >> 1
+        if word[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low if low < end and word[low] == wanted else np.int64(-1)
 
 
 @njit(cache=True)
-def _link(grams, first, table, suffix, extends):
-    order = grams.shape[1]
+def _numbers(grams, first, word):
+    """The number of each n-gram (rows of word ids), -1 where there is none."""
+    numbers = np.empty(grams.shape[0], np.int32)
     for i in range(grams.shape[0]):
-        context = grams[i, 0]
-        for k in range(1, order - 1):
-            context = find(table, context, grams[i, k])
-            if context < 0:
-                return False
-        word = grams[i, order - 1]
-        # Pruning may have taken the n-gram that is one word shorter: the longest one left is as good.
-        tail = np.int64(-1)
-        for start in range(1, order):
-            tail = grams[i, start]
-            for k in range(start + 1, order):
-                if tail >= 0:
-                    tail = find(table, tail, grams[i, k])
-            if tail >= 0:
+        number = np.int64(grams[i, 0])
+        for k in range(1, grams.shape[1]):
+            if number >= 0:
+                number = find(word, first, number, grams[i, k])
+        numbers[i] = number
+    return numbers
+
+
+@njit(cache=True)
+def _suffixes(grams, first, word):
+    """The number of each n-gram without its first word; pruning may have taken that one: then the longest
+    left."""
+    numbers = np.empty(grams.shape[0], np.int32)
+    for i in range(grams.shape[0]):
+        number = np.int64(-1)
+        for start in range(1, grams.shape[1]):
+            number = np.int64(grams[i, start])
+            for k in range(start + 1, grams.shape[1]):
+                if number >= 0:
+                    number = find(word, first, number, grams[i, k])
+            if number >= 0:
                 break
-        slot = _slot(table, context, word)
-        table[slot, 0] = (np.int64(context) << 32) | np.int64(word)
-        table[slot, 1] = first + i
-        suffix[first + i] = tail
-        extends[context] = True
-    return True
+        numbers[i] = number
+    return numbers
 
 
 @njit(cache=True, nogil=True)
-def lm_step(log_prob, backoff, suffix, extends, table, state, word):
-    """Score of `word` after `state` and the state that follows (Katz backoff, as KenLM walks it)."""
+def lm_step(log_prob, backoff, suffix, word, first, state, wanted):
+    """Score of `wanted` after `state` and the state that follows (Katz backoff, as KenLM walks it)."""
     penalty = np.float32(0.0)
     context = np.int64(state)
-    gram = np.int64(word)
+    gram = np.int64(wanted)
     while context >= 0:
-        found = find(table, context, word)
+        found = find(word, first, context, wanted)
         if found >= 0:
             gram = found
             break
@@ -206,23 +224,23 @@ def lm_step(log_prob, backoff, suffix, extends, table, state, word):
     value = penalty + log_prob[gram]
     # Only a history that something can follow, or that has a backoff weight, need be kept.
     following = gram
-    while following >= 0 and not extends[following] and backoff[following] == 0:
+    while following >= 0 and first[following + 1] == first[following] and backoff[following] == 0:
         following = np.int64(suffix[following])
     return value, following
 
 
 @njit(cache=True, nogil=True)
-def _scores_after(log_prob, backoff, suffix, extends, table, states, word):
+def _scores_after(log_prob, backoff, suffix, word, first, states, wanted):
     scores = np.empty(states.shape[0], np.float32)
     for i in range(states.shape[0]):
-        scores[i], _ = lm_step(log_prob, backoff, suffix, extends, table, states[i], word)
+        scores[i], _ = lm_step(log_prob, backoff, suffix, word, first, states[i], wanted)
     return scores
 
 
 @njit(cache=True, nogil=True)
-def _score_ids(log_prob, backoff, suffix, extends, table, state, words):
+def _score_ids(log_prob, backoff, suffix, word, first, state, words):
     total, at = 0.0, np.int64(state)
-    for word in words:
-        value, at = lm_step(log_prob, backoff, suffix, extends, table, at, word)
+    for wanted in words:
+        value, at = lm_step(log_prob, backoff, suffix, word, first, at, wanted)
         total += value
     return total
