@@ -67,6 +67,20 @@ def test_perplexity_counts_the_entries_in_use() -> None:
     assert perplexity(shares).item() == pytest.approx(4 + 2 + 1)
 
 
+def test_an_entry_without_any_share_has_a_finite_gradient() -> None:
+    quantizer = by_hand()
+    loss = diversity_loss(quantizer(torch.full((5, 2), 500.0), 1.0).perplexity, SMALL)
+    loss.backward()
+    assert loss.item() == pytest.approx(4 / 6)
+    assert quantizer.scores.weight.grad is not None and quantizer.scores.weight.grad.isfinite().all()
+
+
+def test_a_fresh_quantizer_uses_most_of_its_entries() -> None:
+    torch.manual_seed(0)
+    quantizer = GumbelQuantizer(QuantizerConfig(), dim=512, out_dim=256)
+    assert quantizer(torch.randn(2_000, 512), 2.0).perplexity > 500
+
+
 def test_diversity_loss_is_the_share_of_idle_entries() -> None:
     assert diversity_loss(torch.tensor(6.0), SMALL).item() == 0
     assert diversity_loss(torch.tensor(2.0), SMALL).item() == pytest.approx(4 / 6)

@@ -48,8 +48,9 @@ class GumbelQuantizer(nn.Module):
             torch.rand(config.groups, config.entries, config.code_dim // config.groups)
         )
         self.out = nn.Linear(config.code_dim, out_dim)
-        # Wide scores from the first step on, so that the noise does not decide alone.
-        nn.init.normal_(self.scores.weight)
+        # Scores of deviation 1: the authors' start, of deviation sqrt(dim), leaves few entries a share that a
+        # gradient could move, and needs many more updates than we have.
+        nn.init.normal_(self.scores.weight, std=dim**-0.5)
         nn.init.zeros_(self.scores.bias)
 
     def forward(self, frames: Tensor, temperature: float) -> Quantized:
@@ -68,7 +69,8 @@ class GumbelQuantizer(nn.Module):
 
 def perplexity(shares: Tensor) -> Tensor:
     """Distributions (groups, entries) -> the exponential of each one's entropy, summed: scalar."""
-    return (-torch.xlogy(shares, shares).sum(1)).exp().sum()
+    # The small number keeps the gradient finite for an entry that no frame gives a share.
+    return (-(shares * (shares + 1e-9).log()).sum(1)).exp().sum()
 
 
 def diversity_loss(perplexity: Tensor, config: QuantizerConfig) -> Tensor:
