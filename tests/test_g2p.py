@@ -46,3 +46,7 @@ def test_unknown_language(phones: PhoneSet):
 
 def test_stress_marks():
     assert phonemize(["banana"], stress=True) == ["b ɐ n ˈæ n ə"]
+
+
+def test_a_doubled_r_is_one_sound(phones: PhoneSet):
+    assert pronounce(["clara"], phones) == [[("k", "l", "ɑː", "ɹ", "ə")]]

@@ -22,7 +22,7 @@ class DecoderOptions:
     beam_threshold: float = 14.0
     lm_weight: float = 0.8
     word_score: float = -0.75
-    unknown_word_score: float = -9.0
+    unknown_word_score: float = -10.0
     blank_skip_threshold: float = 0.999
     unknown: str = "off"
     unknown_score: float = -4.0
