@@ -249,9 +249,9 @@ def say(
 
 
 def _options(beam_size: int, nbest: int = 1, unknown: str = "off") -> DecoderOptions:
-    from asr.decoder import DecoderOptions
+    from asr.decoder import for_embedded_model
 
-    return DecoderOptions(beam_size=beam_size, nbest=nbest, unknown=unknown)
+    return for_embedded_model(beam_size=beam_size, nbest=nbest, unknown=unknown)
 
 
 def _load(

@@ -66,7 +66,7 @@ def check(
     that are missing or no text, and OSError.
     """
     from asr.decoder.ngram import NgramModel
-    from asr.decoder.options import DecoderOptions
+    from asr.decoder.options import for_embedded_model
 
     phones = phones or PhoneSet.read(paths.PRETRAINED / "phones.txt")
     if lm is not None and not Path(lm).is_file():
@@ -82,7 +82,7 @@ def check(
         known = frozenset(model.words)
         findings += _in_base(entries, phones)
         findings += [f for entry in entries for f in _of_one(entry, known)]
-        findings += _against_frequent(entries, model, frequent, phones, options or DecoderOptions())
+        findings += _against_frequent(entries, model, frequent, phones, options or for_embedded_model())
     return _in_order(findings, files)
 
 

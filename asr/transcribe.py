@@ -15,7 +15,7 @@ import numpy as np
 
 from asr import audio, paths
 from asr.audio import AudioError, Segment
-from asr.decoder import Decoder, DecoderOptions, greedy
+from asr.decoder import Decoder, DecoderOptions, for_embedded_model, greedy
 from asr.lexicon import Entry, G2p, Lexicon
 from asr.open_phones import PhoneDecoder, PhoneOptions
 from asr.own_words import OwnWords
@@ -96,6 +96,7 @@ class Recognizer:
         if lm is not None and not Path(lm).is_file():
             raise ValueError(f"{lm}: no such language model file")
         base = partial(Lexicon.read, [paths.base_lexicon()], acoustic.phones, g2p)
+        options = options or for_embedded_model()
         decoder = Decoder.load(
             paths.base_lexicon(), lm or paths.language_model(), acoustic.phones, options, base
         )

@@ -290,7 +290,7 @@ def check_like(word: str, lm: str | Path | None = None) -> str:
 def _lm_place(word: str, lm: str | Path | None) -> tuple[str, float, int, int]:
     """A word's name in the language model ("" if it has none), its score alone, its rank, of how many."""
     from asr.decoder.ngram import NgramModel
-    from asr.decoder.options import DecoderOptions
+    from asr.decoder.options import for_embedded_model
 
     if lm is not None and not Path(lm).is_file():
         raise ValueError(f"{lm}: no such language model file")
@@ -300,7 +300,7 @@ def _lm_place(word: str, lm: str | Path | None) -> tuple[str, float, int, int]:
         if name in model.words[1:]:
             score = float(unigrams[model.words.index(name)])
             return name, score, int((unigrams > score).sum()) + 1, len(model.words)
-    return "", DecoderOptions().unknown_word_score, 0, len(model.words)
+    return "", for_embedded_model().unknown_word_score, 0, len(model.words)
 
 
 def _file(file: str | Path | None, must_exist: bool = False) -> Path:

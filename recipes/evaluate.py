@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from asr import Recognizer
-from asr.decoder import DecoderOptions
+from asr.decoder import DecoderOptions, for_embedded_model
 from asr.evaluate import Evaluation, evaluate
 from asr.manifest import read_manifest
 
@@ -45,7 +45,7 @@ def main(
     if not found:
         print(f"{data}: none of the sets is there: name their folder by --data", file=sys.stderr)
         raise typer.Exit(2)
-    options = DecoderOptions(beam_size=beam_size)
+    options = for_embedded_model(beam_size=beam_size)
     recognizer = Recognizer.load(model=model, lm=lm, device=device, options=options, user_lexicon=False)
     results: dict[str, dict[str, object]] = {}
     print("| set | utterances | words | WER % (95 % interval) | PER % | RTFx |")

@@ -2,6 +2,6 @@
 
 from asr.decoder.decoder import Decoder, greedy
 from asr.decoder.ngram import NgramModel
-from asr.decoder.options import DecoderOptions
+from asr.decoder.options import DecoderOptions, for_embedded_model
 
-__all__ = ["Decoder", "DecoderOptions", "NgramModel", "greedy"]
+__all__ = ["Decoder", "DecoderOptions", "NgramModel", "for_embedded_model", "greedy"]

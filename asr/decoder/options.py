@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderOptions:
-    """Scores are natural logs.
+    """Scores are natural logs. The defaults suit sharp phone posteriors, as a simulator or a large model
+    gives.
 
     A token survives a frame if it is within `beam_threshold` of the best one and among the `beam_size` best.
     A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does
@@ -20,8 +21,8 @@ class DecoderOptions:
 
     beam_size: int = 1000
     beam_threshold: float = 14.0
-    lm_weight: float = 0.8
-    word_score: float = -0.75
+    lm_weight: float = 1.0
+    word_score: float = 3.0
     unknown_word_score: float = -10.0
     blank_skip_threshold: float = 0.999
     unknown: str = "off"
@@ -40,3 +41,9 @@ class DecoderOptions:
             raise ValueError(f"nbest must be at least 1, not {self.nbest}")
         if not 0 < self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be in (0, 1], not {self.blank_skip_threshold}")
+
+
+def for_embedded_model(**changes: object) -> DecoderOptions:
+    """What suits the embedded acoustic model: the weights belong to a model, and are tuned anew for
+    another."""
+    return replace(DecoderOptions(lm_weight=0.8, word_score=-0.75), **changes)  # type: ignore[arg-type]
