@@ -14,7 +14,8 @@ import numpy as np
 from asr.lexicon import Entry
 from asr.phones import PhoneSet
 
-LM_WEIGHT, WORD_SCORE = 0.8, 3.5  # natural logs, for all; tuned on the development sets
+LM_WEIGHT, WORD_SCORE = 1.0, 3.0  # natural logs; tuned on the development sets
+FLASHLIGHT_LM_WEIGHT, FLASHLIGHT_WORD_SCORE = 0.8, 3.5
 FLASHLIGHT_TOKENS = 5  # it tries so many phones in a frame
 
 Heard = tuple[tuple[str, ...], tuple[str, ...]]
@@ -78,8 +79,8 @@ def load_flashlight(job: Job, phones: PhoneSet) -> tuple[Decode, Add]:
     def build(lexicon: Path) -> Decode:
         decoder = ctc_decoder(
             lexicon=str(lexicon), tokens=[*phones.symbols, silence], lm=job.arpa, beam_size=size,
-            beam_size_token=FLASHLIGHT_TOKENS, beam_threshold=threshold, lm_weight=LM_WEIGHT * math.log(10),
-            word_score=WORD_SCORE, blank_token=phones.symbols[0], sil_token=silence,
+            beam_size_token=FLASHLIGHT_TOKENS, beam_threshold=threshold,
+            lm_weight=FLASHLIGHT_LM_WEIGHT * math.log(10), word_score=FLASHLIGHT_WORD_SCORE, blank_token=phones.symbols[0], sil_token=silence,
         )  # fmt: skip
 
         def decode(log_probs: np.ndarray, lengths: np.ndarray) -> list[Heard]:
