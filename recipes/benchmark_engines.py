@@ -80,7 +80,8 @@ def load_flashlight(job: Job, phones: PhoneSet) -> tuple[Decode, Add]:
         decoder = ctc_decoder(
             lexicon=str(lexicon), tokens=[*phones.symbols, silence], lm=job.arpa, beam_size=size,
             beam_size_token=FLASHLIGHT_TOKENS, beam_threshold=threshold,
-            lm_weight=FLASHLIGHT_LM_WEIGHT * math.log(10), word_score=FLASHLIGHT_WORD_SCORE, blank_token=phones.symbols[0], sil_token=silence,
+            lm_weight=FLASHLIGHT_LM_WEIGHT * math.log(10), word_score=FLASHLIGHT_WORD_SCORE,
+            blank_token=phones.symbols[0], sil_token=silence,
         )  # fmt: skip
 
         def decode(log_probs: np.ndarray, lengths: np.ndarray) -> list[Heard]:
