@@ -38,6 +38,10 @@ LmOption = Annotated[Path | None, typer.Option("--lm", help="ARPA language model
 ModelOption = Annotated[Path | None, typer.Option("--model", help="folder of an acoustic model")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 BeamOption = Annotated[int, typer.Option("--beam-size", help="most hypotheses alive at a time", min=1)]
+OnlyOption = Annotated[
+    Path | None,
+    typer.Option("--only", help="lexicon file with all words that can be said (commands, digits)"),
+]
 UserOption = Annotated[
     bool, typer.Option("--user-lexicon/--no-user-lexicon", help="use your own words (user.txt)")
 ]
@@ -98,6 +102,7 @@ def transcribe(
     beam_size: BeamOption = 1000,
     nbest: Annotated[int, typer.Option("--nbest", help="print the N best texts with scores", min=1)] = 1,
     unknown: Annotated[str, typer.Option("--unknown", help="off, or mark: other words as <phones>")] = "off",
+    only: OnlyOption = None,
     user_lexicon: UserOption = True,
 ) -> None:
     """Write down what is said in recordings."""
@@ -112,7 +117,7 @@ def transcribe(
         raise typer.Exit(2)
     with one_line_errors():
         options = _options(beam_size, nbest, unknown)
-        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon)
+        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon, only)
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
             written_to = _output_paths(files, output_dir, formats.EXTENSIONS[format])
@@ -156,6 +161,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="write the numbers (rates as fractions)")
     ] = None,
+    only: OnlyOption = None,
     user_lexicon: UserOption = True,
 ) -> None:
     """Word and phone error rates on transcribed recordings."""
@@ -169,7 +175,7 @@ def evaluate(
         chosen = set()
         if recall is not None:
             chosen = {normalize(word) for word in _lines(recall)} - {""}
-        recognizer = _load(lexicon, words, lm, model, device, _options(beam_size), user_lexicon)
+        recognizer = _load(lexicon, words, lm, model, device, _options(beam_size), user_lexicon, only)
         from asr.evaluate import evaluate as run
 
         result = run(recognizer, utterances[:limit] if limit else utterances, chosen or None)
@@ -256,7 +262,7 @@ def _options(beam_size: int, nbest: int = 1, unknown: str = "off") -> DecoderOpt
 
 def _load(
     lexicon: list[Path] | None, words: str | None, lm: Path | None, model: Path | None, device: str,
-    options: DecoderOptions, user_lexicon: bool,
+    options: DecoderOptions, user_lexicon: bool, only: Path | None,
 ) -> Recognizer:  # fmt: skip
     from asr.transcribe import Recognizer
 
@@ -268,6 +274,7 @@ def _load(
         device=device,
         options=options,
         user_lexicon=user_lexicon,
+        only=only,
     )
     for note in recognizer.added.notes:
         warn(note)

@@ -78,29 +78,32 @@ class Recognizer:
         device: str = "auto",
         options: DecoderOptions | None = None,
         user_lexicon: bool = True,
+        only: str | Path | None = None,
     ) -> Recognizer:
         """The embedded model and language model unless others are named.
 
         The base lexicon comes first, then the user's, the `lexicon` files, and `words`, whose pronunciations
-        G2P guesses.
+        G2P guesses. `only` is a lexicon file that takes the place of the base lexicon and the user's: a
+        closed list (commands, digits, a menu), without a language model unless `lm` names one.
 
         Raises ValueError (LexiconError for bad lexicon lines) and OSError, each in words for the user.
         """
         from asr.model.checkpoint import load_model
 
         acoustic = load_model(model, choose_device(device))
-        for file in map(Path, lexicon):
+        for file in map(Path, [*lexicon, *([only] if only else [])]):
             if not file.is_file():
                 raise ValueError(f"{file}: no such lexicon file")
         g2p: G2p = partial(_pronounce, acoustic)
         if lm is not None and not Path(lm).is_file():
             raise ValueError(f"{lm}: no such language model file")
-        base = partial(Lexicon.read, [paths.base_lexicon()], acoustic.phones, g2p)
-        options = options or for_embedded_model()
-        decoder = Decoder.load(
-            paths.base_lexicon(), lm or paths.language_model(), acoustic.phones, options, base
-        )
-        files = [*([paths.user_lexicon()] if user_lexicon else []), *map(Path, lexicon)]
+        listed = Path(only or paths.base_lexicon())
+        base = partial(Lexicon.read, [listed], acoustic.phones, g2p)
+        if only and not base().entries:
+            raise ValueError(f"{only}: no words in it")
+        language_model = lm or (None if only else paths.language_model())
+        decoder = Decoder.load(listed, language_model, acoustic.phones, options or for_embedded_model(), base)
+        files = [*([paths.user_lexicon()] if user_lexicon and not only else []), *map(Path, lexicon)]
         fixed = Lexicon.from_words(words, g2p) if words else Lexicon(())
         return cls(acoustic, decoder, base, OwnWords(decoder, files, fixed, acoustic.phones, g2p))
 

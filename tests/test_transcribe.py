@@ -210,3 +210,17 @@ def test_words_for_one_call_only_while_others_transcribe(recognizer: Recognizer,
         texts = list(pool.map(hear, [["kestrovan"], []] * 6))
     assert all("kestrovan" in text for text in texts[::2])
     assert all("kestrovan" not in text for text in texts[1::2])
+
+
+def test_a_closed_list_of_words(examples: Path, tmp_path: Path):
+    menu = tmp_path / "menu.txt"
+    menu.write_text("river\nmorning\nwater\ncold\nclear\nwalked\n", encoding="utf-8")
+    closed = Recognizer.load(only=menu, device="cpu")
+    heard = closed.transcribe([examples / "read-1.opus"])[0].text.split()
+    assert set(heard) <= set(menu.read_text().split())
+    assert {"river", "morning", "water"} <= set(heard)
+    menu.write_text("# nothing\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no words"):
+        Recognizer.load(only=menu, device="cpu")
+    with pytest.raises(ValueError, match="no such lexicon file"):
+        Recognizer.load(only=tmp_path / "none.txt", device="cpu")
