@@ -12,7 +12,9 @@ import torch
 from test_training_data import write_prepared
 
 from asr import Recognizer
-from asr.model.encoder import EncoderConfig
+from asr.model.checkpoint import load_network, save_model
+from asr.model.encoder import EncoderConfig, PhoneModel
+from asr.phones import PhoneSet
 from asr.training.batches import Batch, BatchConfig
 
 SMALL = EncoderConfig(dim=32, bottleneck=16, dilations=(1, 2), statistics_after=(1,), statistics_dim=8)
@@ -141,3 +143,16 @@ def test_evaluation_without_sets_says_so(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
     assert done.returncode == 2
     assert f"{tmp_path}: none of the sets is there" in done.stderr
+
+
+def test_the_average_of_two_models(tmp_path: Path) -> None:
+    phones = PhoneSet(("<blk>", "p", "t"))
+    networks = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        networks.append(PhoneModel(SMALL, len(phones)))
+        save_model(tmp_path / str(seed), networks[-1], phones, dtype=torch.float32)
+    run("average.py", tmp_path / "0", tmp_path / "1", "--out", tmp_path / "both")
+    both, _ = load_network(tmp_path / "both")
+    expected = (networks[0].ctc.weight + networks[1].ctc.weight) / 2
+    torch.testing.assert_close(both.ctc.weight, expected, atol=1e-3, rtol=1e-3)

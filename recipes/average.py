@@ -1,0 +1,40 @@
+"""Average the weights of models that grew from one another (Wortsman et al. 2022, "Model soups").
+
+    python recipes/average.py work/first/average work/second/average --out work/both
+
+Only models of one family lie close enough for it: a run and what `recipes/finetune.py` made of it afterwards.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.model.checkpoint import load_network, save_model
+
+
+def main(
+    model: Annotated[list[Path], typer.Argument(help="folders of models of one configuration")],
+    out: Annotated[Path, typer.Option(help="folder of the average")],
+) -> None:
+    """Average the weights of several models."""
+    try:
+        loaded = [load_network(folder) for folder in model]
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
+    network, phones = loaded[0]
+    for folder, (other, its_phones) in zip(model, loaded, strict=True):
+        if other.encoder.config != network.encoder.config or its_phones != phones:
+            print(f"{folder}: not of the same configuration as {model[0]}", file=sys.stderr)
+            raise typer.Exit(2)
+    states = [other.state_dict() for other, _ in loaded]
+    network.load_state_dict({name: sum(s[name] for s in states) / len(states) for name in states[0]})
+    save_model(out, network, phones)
+
+
+if __name__ == "__main__":
+    typer.run(main)
