@@ -29,6 +29,7 @@ def run(recipe: str, *arguments: str | Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_recordings_become_a_model(data: Path, tmp_path: Path) -> None:
     rows = (data / "ljspeech" / "dev.tsv").read_text(encoding="utf-8").splitlines()[:8]
     (tmp_path / "set").mkdir()
@@ -130,6 +131,7 @@ def test_an_interruption_amid_an_update_leaves_the_last_save(
     assert all(torch.equal(before[name], value) for name, value in weights().items())
 
 
+@pytest.mark.slow
 def test_evaluation_table(data: Path, tmp_path: Path) -> None:
     table = run("evaluate.py", "--data", data, "--limit", 2, "--json", tmp_path / "result.json")
     found = json.loads((tmp_path / "result.json").read_text())
