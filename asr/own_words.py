@@ -44,7 +44,16 @@ class OwnWords:
             for key, entry in wanted.items():
                 if key not in self._there or _scores(self._there[key]) != _scores(entry):
                     self._decoder.add_entry(entry)
-            self._there, self._contents, self.lexicon = wanted, contents, lexicon
+            self._there, self._contents = wanted, contents
+            self.lexicon = Lexicon(lexicon.entries, lexicon.notes + self._without_effect(lexicon))
+
+    def _without_effect(self, lexicon: Lexicon) -> tuple[str, ...]:
+        likes = {entry.like: entry.where for entry in reversed(lexicon.entries) if entry.like}
+        return tuple(
+            f"{where}: like={like} has no effect: the language model does not know {like!r}"
+            for like, where in likes.items()
+            if not self._decoder.knows(like)
+        )
 
 
 def _scores(entry: Entry) -> tuple[float, str, float]:

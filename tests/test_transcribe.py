@@ -224,3 +224,11 @@ def test_a_closed_list_of_words(examples: Path, tmp_path: Path):
         Recognizer.load(only=menu, device="cpu")
     with pytest.raises(ValueError, match="no such lexicon file"):
         Recognizer.load(only=tmp_path / "none.txt", device="cpu")
+
+
+def test_like_a_word_that_nothing_knows_is_remarked(tmp_path: Path):
+    mine = tmp_path / "mine.txt"
+    mine.write_text("covfefe\tlike=coffee\nzolvaniq\tlike=brelvado\n", encoding="utf-8")
+    recognizer = Recognizer.load(user_lexicon=False, lexicon=[mine], device="cpu")
+    (note,) = recognizer.added.notes
+    assert "mine.txt:2" in note and "brelvado" in note and "no effect" in note

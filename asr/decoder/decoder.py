@@ -107,6 +107,10 @@ class Decoder:
         """Like `add`, with an entry of a lexicon."""
         self._live.add(entry)
 
+    def knows(self, word: str) -> bool:
+        """Whether the language model has the word, so that `like=` it makes a difference."""
+        return self._live.scorer.knows(word)
+
     def remove(self, word: str) -> None:
         """From the next `decode` on `word` is not heard any more. Raises ValueError for a word that is not
         there."""

@@ -78,7 +78,7 @@ class LiveVocabulary:
         self, compiled: Compiled, lm: NgramModel | None, phones: PhoneSet, options: DecoderOptions
     ) -> None:
         self._compiled, self._vocabulary, self._phones = compiled, compiled.vocabulary, phones
-        self._scorer = WordScorer(lm, options)
+        self.scorer = WordScorer(lm, options)
         self._added = AddedWords(compiled.graph, len(compiled.vocabulary))
         # By pronunciation; replaced, never written, once a view names it.
         self._removed = np.zeros(len(compiled.vocabulary), np.int8)
@@ -130,7 +130,7 @@ class LiveVocabulary:
     def _scored(self, entry: Entry) -> Added:
         tokens = self._phones.encode(entry.phones)
         check_length(entry, len(tokens))
-        scored = self._scorer(entry)
+        scored = self.scorer(entry)
         with self._lock:
             word_id = self._word_ids.setdefault(entry.word, len(self._word_ids))
         return Added(

@@ -91,6 +91,10 @@ class WordScorer:
     def _ids(self) -> dict[str, int]:
         return self._lm.ids() if self._lm is not None else {}
 
+    def knows(self, word: str) -> bool:
+        """Whether the language model has it."""
+        return self._ids.get(word, 0) > 0 or self._ids.get(normalize(word), 0) > 0
+
     def __call__(self, entry: Entry) -> WordScore:
         options = self._options
         score = options.word_score + entry.boost
