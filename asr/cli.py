@@ -72,6 +72,8 @@ def one_line_errors() -> Iterator[None]:
         yield
     except ValueError as error:
         fail(str(error))
+    except BrokenPipeError:
+        raise  # who reads has read enough
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
