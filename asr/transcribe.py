@@ -99,8 +99,6 @@ class Recognizer:
             raise ValueError(f"{lm}: no such language model file")
         listed = Path(only or paths.base_lexicon())
         base = partial(Lexicon.read, [listed], acoustic.phones, g2p)
-        if only and not base().entries:
-            raise ValueError(f"{only}: no words in it")
         language_model = lm or (None if only else paths.language_model())
         decoder = Decoder.load(listed, language_model, acoustic.phones, options or for_embedded_model(), base)
         files = [*([paths.user_lexicon()] if user_lexicon and not only else []), *map(Path, lexicon)]

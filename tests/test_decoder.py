@@ -196,14 +196,24 @@ def test_one_decoder_serves_many_threads(tmp_path: Path) -> None:
     assert not wrong
 
 
-def test_a_crowded_beam_degrades() -> None:
+def test_a_crowded_beam_degrades_and_is_counted() -> None:
+    """Equal scores everywhere, and more places than there is room for: the search goes on with what fits."""
     rng = np.random.default_rng(3)
-    lexicon = random_lexicon(rng, [f"w{i}" for i in range(200)], longest=5)
-    flat = np.full((1, 300, 5), math.log(0.2), np.float32)
-    for beam_size in (1, 3, 100, 2000):
-        options = DecoderOptions(beam_size=beam_size, beam_threshold=100.0, nbest=3)
-        found = Decoder(lexicon, None, PHONES, options).decode(flat)[0]
-        assert found and math.isfinite(found[0].score)
+    many = PhoneSet(("<blk>", *(f"x{i}" for i in range(60))))
+    sounds = rng.integers(0, 60, (20_000, 4))
+    lexicon = Lexicon(
+        tuple(Entry(word=f"w{i}", phones=tuple(many.phones[k] for k in row)) for i, row in enumerate(sounds))
+    )
+    decoder = Decoder(lexicon, None, many, DecoderOptions(beam_size=100, nbest=3))
+    flat = decoder.decode(np.full((1, 40, 61), -math.log(61), np.float32))[0]
+    assert decoder.overflows > 0
+    assert math.isfinite(flat[0].score)
+    # Nothing of the crowd is left behind for the next utterance.
+    said = np.full((1, 8, 61), math.log(1e-4), np.float32)
+    said[0, np.arange(8), np.stack([1 + sounds[7], np.zeros(4, int)], 1).ravel()] = math.log(0.99)
+    before = decoder.overflows
+    assert decoder.decode(said)[0][0].words == ("w7",)
+    assert decoder.overflows == before
 
 
 def test_blank_runs_passed_in_one_step_change_little(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from asr.decoder.added import Added
+from asr.decoder.arcs import UNKNOWN_END, UNKNOWN_PHONE
 from asr.decoder.compiled import Compiled
 from asr.decoder.ctc import ctc_score, place_tokens
 from asr.decoder.live import LiveVocabulary, View
 from asr.decoder.nbest import best_paths
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import UNKNOWN_END, UNKNOWN_PHONE
 from asr.decoder.tokens import MOST_TOKENS
 from asr.decoder.unknown import unknown_word
 from asr.decoder.workspace import Workspace
@@ -62,6 +62,9 @@ class Decoder:
         self._compiled = compiled
         self._live = LiveVocabulary(compiled, language_model, phones, self.options)
         self._free: SimpleQueue[Workspace] = SimpleQueue()
+        # How often a search had no room for a token, a record or a merge: then its beam was narrower than
+        # asked.
+        self.overflows = 0
 
     @classmethod
     def load(
@@ -75,14 +78,20 @@ class Decoder:
         """From files. The second time they come compiled from a cache, known by their content, and at once.
 
         `read` reads the lexicon file where it is not in the cache, by default without G2P. Raises ValueError
-        (LexiconError for bad lines) and OSError.
+        (LexiconError for bad lines, and a lexicon without words) and OSError.
         """
         options = options or DecoderOptions()
         lm = None if language_model is None else NgramModel.read(language_model)
         contents = [Path(file).read_bytes() for file in (lexicon, language_model) if file is not None]
         key = "-".join(hashlib.sha256(content).hexdigest() for content in contents)
-        read = read or (lambda: Lexicon.read([lexicon], phones))
-        return cls(None, lm, phones, options, Compiled.cached(key, read, lm, phones, options))
+
+        def entries() -> Lexicon:
+            found = read() if read is not None else Lexicon.read([lexicon], phones)
+            if not found.entries:
+                raise ValueError(f"{lexicon}: no words in it")
+            return found
+
+        return cls(None, lm, phones, options, Compiled.cached(key, entries, lm, phones, options))
 
     def add(
         self,
@@ -156,6 +165,7 @@ class Decoder:
     def _hypotheses(self, workspace: Workspace, view: View, log_probs: np.ndarray) -> list[Hypothesis]:
         """Of a search that has seen log_probs."""
         paths = workspace.finish(view.graph, self._compiled.end_scores)
+        self.overflows += paths.overflow
         found = best_paths(paths, self.options.nbest, lambda p: tuple(s.word for s in self._path(view, p)))
         found = found or [([], float(log_probs[:, 0].sum()))]
         hypotheses = [
@@ -264,7 +274,10 @@ def _utterances(log_probs: Any, lengths: Any, num_tokens: int) -> list[np.ndarra
 
 
 def greedy(log_probs: Any, lengths: Any, phones: PhoneSet) -> list[tuple[str, ...]]:
-    """The likeliest token of each frame, repetitions and blanks removed: the phones of each utterance."""
+    """The likeliest token of each frame, repetitions and blanks removed: the phones of each utterance.
+
+    `log_probs`: (batch, frames, tokens), numpy or torch; `lengths`: (batch,) frames of each.
+    """
     best = np.asarray(log_probs.detach().cpu() if hasattr(log_probs, "detach") else log_probs).argmax(2)
     results = []
     for row, length in zip(best, lengths, strict=True):

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from asr.decoder.added import Added, AddedView, AddedWords
+from asr.decoder.arcs import GraphView
 from asr.decoder.compiled import Compiled
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import GraphView
 from asr.decoder.unknown import phone_bigram
 from asr.decoder.vocabulary import WordScorer, check_length
 from asr.lexicon import Entry

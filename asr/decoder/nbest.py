@@ -21,7 +21,7 @@ def best_paths(
         if not len(finals):
             return []
         best = finals[finals["score"].argmax()]
-        return [(_path(records, int(best["record"])), float(best["score"]))]
+        return [(_path(records, int(best["record"])).tolist(), float(best["score"]))]
     merged: dict[int, list[tuple[int, float, int]]] = {}
     for kept, lost, cost, frame in paths.merges.tolist():
         merged.setdefault(kept, []).append((lost, cost, frame))

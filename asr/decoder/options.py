@@ -13,7 +13,8 @@ class DecoderOptions:
     A token survives a frame if it is within `beam_threshold` of the best one and among the `beam_size` best.
     A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does
     not know scores `unknown_word_score` there. Frames whose blank is likelier than `blank_skip_threshold` are
-    passed in one step.
+    passed in one step. `nbest` hypotheses come out; `num_threads` utterances are decoded at a time, 0: one a
+    core.
 
     `unknown`: "off", every sound belongs to a word of the lexicon; "mark", a word that is not in it may be
     written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it.

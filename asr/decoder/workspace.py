@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asr.decoder.arcs import GraphView, Limits
 from asr.decoder.options import DecoderOptions
-from asr.decoder.search import GraphView, Limits, advance, begin, finish
+from asr.decoder.search import advance, begin, finish
 from asr.decoder.tokens import (
     ADD_TABLE,
     FIRST_FRAME,
