@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +35,7 @@ from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.batches import Batch, BatchConfig, BatchSource
 from asr.training.feature_augment import FeatureAugmentConfig
+from asr.training.loop import Pace, make_optimizers, save_state, set_rates, train
 from asr.training.prepared import Alignments, Prepared
 from asr.training.progress import Judge
 
@@ -73,37 +72,17 @@ def main(config: Config) -> None:
     run = Run(config, phones)
     print(f"{len(source.usable):,} utterances, {run.num_parameters / 1e6:.2f} M parameters", file=sys.stderr)
 
-    try:
-        train(run, source, judge)
-    except KeyboardInterrupt:
-        if not run.updating:  # else some weights are new and some are old: the last save holds
-            run.save()
-        print(f"interrupted after {run.hours:.2f} h: the same command goes on from there", file=sys.stderr)
-        raise SystemExit(130) from None
-    run.save()
+    judged = run.hours
+
+    def judge_now_and_then() -> None:
+        nonlocal judged
+        if judge is not None and run.hours - judged >= config.judge_every_hours:
+            run.judge(judge)
+            judged = run.hours
+
+    train(run, source, config.hours, config.save_every_s, after_step=judge_now_and_then)
     if judge is not None:
         run.judge(judge)
-
-
-def train(run: Run, source: BatchSource, judge: Judge | None) -> None:
-    config = run.config
-    saved = time.monotonic()
-    judged_hours = run.hours
-    while run.hours < config.hours:
-        for batch in source.epoch(run.epoch, skip=run.batch):
-            losses = run.step(batch)
-            if run.steps % 50 == 0:
-                run.report(losses)
-            if time.monotonic() - saved > config.save_every_s:
-                run.save()
-                saved = time.monotonic()
-            if judge is not None and run.hours - judged_hours >= config.judge_every_hours:
-                run.judge(judge)
-                judged_hours = run.hours
-            if run.hours >= config.hours:
-                break
-        else:
-            run.epoch, run.batch = run.epoch + 1, 0
 
 
 class Run:
@@ -118,21 +97,15 @@ class Run:
             self.network.load_state_dict(load_network(config.init)[0].state_dict(), strict=False)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
-        blocks = [p for p in self.network.encoder.blocks.parameters() if p.ndim == 2]
-        inside = {id(p) for p in blocks}
-        rest = [p for p in self.network.parameters() if id(p) not in inside]
-        # weight decay is small: the learning rate falls to zero and the data are few.
-        self.optimizers = [
-            torch.optim.Muon(blocks, lr=config.muon_rate, momentum=0.95, weight_decay=0.01),
-            torch.optim.AdamW(rest, lr=config.adam_rate, betas=(0.9, 0.98), weight_decay=0.01),
-        ]
-        self.rates = [config.muon_rate, config.adam_rate]
+        self.optimizers = make_optimizers(
+            self.network.encoder.blocks, self.network.parameters(), config.muon_rate, config.adam_rate
+        )
         self.steps = self.epoch = self.batch = 0
         self.hours = 0.0
         self.updating = False  # between the first weight that a step changes and its counters
-        self.began, self.began_hours = time.monotonic(), 0.0
         if (config.out / "last.pt").exists():
             self._load()
+        self.pace = Pace(self.hours)
 
     @property
     def progress(self) -> float:
@@ -141,10 +114,8 @@ class Run:
 
     def step(self, batch: Batch) -> dict[str, float]:
         config = self.config
-        factor = min(1.0, (self.steps + 1) / config.warmup_steps) * max(1e-3, 1.0 - self.progress)
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+        rates = (config.muon_rate, config.adam_rate)
+        factor = set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.progress)
         first, last = config.frame_weight
         ctc, frame = losses_of(self.network, batch)
         loss = ctc + (first + (last - first) * self.progress) * frame
@@ -163,15 +134,7 @@ class Run:
         return {"ctc": ctc.item(), "frame": frame.item(), "norm": norm.item(), "rate": factor}
 
     def report(self, losses: dict[str, float]) -> None:
-        passed = self.hours - self.began_hours
-        speed = passed * 3600 / max(time.monotonic() - self.began, 1e-9)
-        left_min = (self.config.hours - self.hours) / max(speed, 1e-9) * 60
-        values = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        print(
-            f"step {self.steps}  {self.hours:.1f} of {self.config.hours:.0f} h  {values}  "
-            f"{speed:.0f} h/h  {left_min:.0f} min left",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        print(self.pace.line(self.steps, self.hours, self.config.hours, losses), file=sys.stderr, flush=True)
 
     def judge(self, judge: Judge) -> None:
         rates = judge.phone_error_rates(self.average)
@@ -185,7 +148,6 @@ class Run:
             log.write(json.dumps(line) + "\n")
 
     def save(self) -> None:
-        self.config.out.mkdir(parents=True, exist_ok=True)
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -194,8 +156,7 @@ class Run:
             "random": torch.get_rng_state(),
             "config": json.dumps(asdict(self.config), default=str),
         }
-        torch.save(state, self.config.out / "last.tmp")
-        os.replace(self.config.out / "last.tmp", self.config.out / "last.pt")
+        save_state(state, self.config.out / "last.pt")
         save_model(self.config.out / "average", self.average, self.phones)
 
     def _load(self) -> None:
@@ -207,7 +168,6 @@ class Run:
         self.steps, self.epoch, self.batch, self.hours = state["counters"]
         if "random" in state:
             torch.set_rng_state(state["random"])
-        self.began_hours = self.hours
         print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
 
 

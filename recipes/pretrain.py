@@ -20,9 +20,7 @@ encoder that it would have been without the interruption.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import time
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -38,6 +36,7 @@ from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.best_rq import BestRq, BestRqConfig
 from asr.training.contrastive import Contrastive, ContrastiveConfig
+from asr.training.loop import Pace, make_optimizers, save_state, set_rates, train
 from asr.training.prepared import Prepared
 from asr.training.unlabelled import UnlabelledBatch, UnlabelledConfig, UnlabelledSource
 
@@ -79,31 +78,7 @@ def main(config: Config) -> None:
     run = Run(config, phones)
     print(f"{source.hours:.2f} h, {run.num_parameters / 1e6:.2f} M parameters", file=sys.stderr)
 
-    try:
-        train(run, source)
-    except KeyboardInterrupt:
-        if not run.updating:  # else some weights are new and some are old: the last save holds
-            run.save()
-        print(f"interrupted after {run.hours:.2f} h: the same command goes on from there", file=sys.stderr)
-        raise SystemExit(130) from None
-    run.save()
-
-
-def train(run: Run, source: UnlabelledSource) -> None:
-    config = run.config
-    saved = time.monotonic()
-    while run.hours < config.hours:
-        for batch in source.epoch(run.epoch, skip=run.batch):
-            losses = run.step(batch)
-            if run.steps % config.report_every == 0:
-                run.report(losses)
-            if time.monotonic() - saved > config.save_every_s:
-                run.save()
-                saved = time.monotonic()
-            if run.hours >= config.hours:
-                break
-        else:
-            run.epoch, run.batch = run.epoch + 1, 0
+    train(run, source, config.hours, config.save_every_s, config.report_every)
 
 
 class Run:
@@ -125,20 +100,15 @@ class Run:
 
         self.parameters = [*self.network.encoder.parameters(), *self.objective.parameters()]
         self.num_parameters = sum(p.numel() for p in self.parameters)
-        blocks = [p for p in self.network.encoder.blocks.parameters() if p.ndim == 2]
-        inside = {id(p) for p in blocks}
-        rest = [p for p in self.parameters if id(p) not in inside]
-        self.optimizers = [
-            torch.optim.Muon(blocks, lr=config.muon_rate, momentum=0.95, weight_decay=0.01),
-            torch.optim.AdamW(rest, lr=config.adam_rate, betas=(0.9, 0.98), weight_decay=0.01),
-        ]
-        self.rates = [config.muon_rate, config.adam_rate]
+        self.optimizers = make_optimizers(
+            self.network.encoder.blocks, self.parameters, config.muon_rate, config.adam_rate
+        )
         self.steps = self.epoch = self.batch = 0
         self.hours = 0.0
         self.updating = False  # between the first weight that a step changes and its counters
-        self.began, self.began_hours = time.monotonic(), 0.0
         if (config.out / "last.pt").exists():
             self._load()
+        self.pace = Pace(self.hours)
 
     @property
     def progress(self) -> float:
@@ -147,10 +117,8 @@ class Run:
 
     def step(self, batch: UnlabelledBatch) -> dict[str, float]:
         config = self.config
-        factor = min(1.0, (self.steps + 1) / config.warmup_steps) * max(1e-3, 1.0 - self.progress)
-        for optimizer, rate in zip(self.optimizers, self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
+        rates = (config.muon_rate, config.adam_rate)
+        factor = set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.progress)
         # Masks, distractors and noise of a step depend on its number alone, so that a run can go on exactly.
         rng = np.random.default_rng([config.seed, self.steps])
         torch.manual_seed(int(rng.integers(2**31)))
@@ -171,22 +139,13 @@ class Run:
         return {"loss": loss.item(), **values, "norm": norm.item(), "rate": factor}
 
     def report(self, losses: dict[str, float]) -> None:
-        passed = self.hours - self.began_hours
-        speed = passed * 3600 / max(time.monotonic() - self.began, 1e-9)
-        left_min = (self.config.hours - self.hours) / max(speed, 1e-9) * 60
-        values = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        print(
-            f"step {self.steps}  {self.hours:.1f} of {self.config.hours:.0f} h  {values}  "
-            f"{speed:.0f} h/h  {left_min:.0f} min left",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+        print(self.pace.line(self.steps, self.hours, self.config.hours, losses), file=sys.stderr, flush=True)
         line = {"steps": self.steps, "hours": round(self.hours, 3)}
         self.config.out.mkdir(parents=True, exist_ok=True)
         with (self.config.out / "losses.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line | {k: round(v, 4) for k, v in losses.items()}) + "\n")
 
     def save(self) -> None:
-        self.config.out.mkdir(parents=True, exist_ok=True)
         state = {
             "network": self.network.state_dict(),
             "objective": self.objective.state_dict(),
@@ -194,8 +153,7 @@ class Run:
             "counters": (self.steps, self.epoch, self.batch, self.hours),
             "config": json.dumps(asdict(self.config), default=str),
         }
-        torch.save(state, self.config.out / "last.tmp")
-        os.replace(self.config.out / "last.tmp", self.config.out / "last.pt")
+        save_state(state, self.config.out / "last.pt")
         save_model(self.config.out / "encoder", self.network, self.phones, torch.float32)
 
     def _load(self) -> None:
@@ -209,7 +167,6 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.steps, self.epoch, self.batch, self.hours = state["counters"]
-        self.began_hours = self.hours
         print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
 
 
