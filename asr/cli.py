@@ -8,15 +8,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import asr
 from asr import cli_words
+from asr.errors import fail, one_line_errors, warn
 
 if TYPE_CHECKING:
     from asr.decoder import DecoderOptions
@@ -53,29 +53,6 @@ def main() -> None:
         app()
     except BrokenPipeError:
         sys.exit(1)
-
-
-def fail(message: str) -> NoReturn:
-    warn(message)
-    raise typer.Exit(2)
-
-
-def warn(message: str) -> None:
-    """Each line of the message on stderr."""
-    for line in message.splitlines():
-        print(f"asr: {line}", file=sys.stderr)
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        fail(str(error))
-    except BrokenPipeError:
-        raise  # who reads has read enough
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 app.add_typer(cli_words.app, name="words")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from asr.errors import one_line_errors, warn
 
 if TYPE_CHECKING:
     from asr.lexicon import Entry
@@ -26,18 +27,6 @@ BoostOption = Annotated[
 ]
 WeightOption = Annotated[float | None, typer.Option("--weight", help="share of the pronunciation, 0 to 1")]
 FORMATS = "plain, cmudict, mfa, kaldi or csv"
-
-
-def _one_line_errors() -> AbstractContextManager[None]:
-    from asr.cli import one_line_errors  # which imports this module
-
-    return one_line_errors()
-
-
-def _warn(message: str) -> None:
-    from asr.cli import warn
-
-    warn(message)
 
 
 @app.command()
@@ -61,7 +50,7 @@ def add(
     """Add a word, or another pronunciation of it."""
     from asr import words
 
-    with _one_line_errors():
+    with one_line_errors():
         written = words.add(
             word, pronunciation or (), file=lexicon, like=like, boost=boost, weight=weight, language=lang,
             sounds_like=sounds_like, lm=lm,
@@ -81,7 +70,7 @@ def remove(
     """Take a word out."""
     from asr import words
 
-    with _one_line_errors():
+    with one_line_errors():
         for entry in words.remove(word, pronunciation or (), file=lexicon):
             print(f"removed {_described(entry)}")
 
@@ -91,12 +80,12 @@ def list_words(lexicon: FileOption = None) -> None:
     """List the words of the file."""
     from asr import words
 
-    with _one_line_errors():
+    with one_line_errors():
         found = words.entries(lexicon)
     for entry in found:
         print(_described(entry))
     if not found:
-        _warn("no words yet: asr words add WORD")
+        warn("no words yet: asr words add WORD")
 
 
 @app.command()
@@ -110,7 +99,7 @@ def show(
     """Tell all that is known of a word: its sounds and where they come from, homophones, language model."""
     from asr import words
 
-    with _one_line_errors():
+    with one_line_errors():
         shown = words.show(word, files=lexicon, lm=lm)
         for entry in shown.entries:
             guessed = " (guessed from the spelling)" if entry in shown.guessed else ""
@@ -141,12 +130,12 @@ def check(
     """Look for errors, and for words that will be confused with others. Status 1: there are errors."""
     from asr import lint
 
-    with _one_line_errors():
+    with one_line_errors():
         findings = lint.check(lexicon, frequent=frequent, lm=lm)
     for finding in findings:
         print(finding)
     if not findings:
-        _warn("nothing found")
+        warn("nothing found")
     if any(finding.error for finding in findings):
         raise typer.Exit(1)
 
@@ -164,15 +153,15 @@ def import_words(
     """Add all words of a list or dictionary. Status 1: some lines were left out."""
     from asr import words
 
-    with _one_line_errors():
+    with one_line_errors():
         result = words.import_file(
             file, format=format, file=lexicon, like=like, boost=boost, weight=weight, lm=lm
         )
     shown = 10
     for problem in result.problems[:shown]:
-        _warn(problem)
+        warn(problem)
     if len(result.problems) > shown:
-        _warn(f"{file}: and {len(result.problems) - shown} more lines left out")
+        warn(f"{file}: and {len(result.problems) - shown} more lines left out")
     there = f", {result.already} there already" if result.already else ""
     out = f", {len(result.problems)} lines left out" if result.problems else ""
     print(f"{file} ({result.format}): {len(result.added)} pronunciations added{there}{out}")
@@ -189,7 +178,7 @@ def export_words(
     """Write the words in the form of another system."""
     from asr import words
 
-    with _one_line_errors():
+    with one_line_errors():
         if not format and file.suffix.lower() != ".csv":
             raise ValueError(f"say with --to what to write: {FORMATS}")
         text = words.export_text(format or "csv", file=lexicon)

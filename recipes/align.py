@@ -20,6 +20,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from asr.errors import one_line_errors
 from asr.g2p import pronounce
 from asr.lexicon import Lexicon
 from asr.phones import PhoneSet
@@ -138,7 +139,8 @@ def cli(
     passes: Annotated[int, typer.Option(help="Viterbi passes")] = Config.passes,
 ) -> None:
     """Align speech to transcripts from a flat start."""
-    main(Config(prepared=prepared, lexicon=lexicon, passes=passes))
+    with one_line_errors():
+        main(Config(prepared=prepared, lexicon=lexicon, passes=passes))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ Only models of one family lie close enough for it: a run and what `recipes/finet
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from asr.errors import one_line_errors
 from asr.model.checkpoint import load_network, save_model
 
 
@@ -21,16 +21,12 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the average")],
 ) -> None:
     """Average the weights of several models."""
-    try:
+    with one_line_errors():
         loaded = [load_network(folder) for folder in model]
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from None
-    network, phones = loaded[0]
-    for folder, (other, its_phones) in zip(model, loaded, strict=True):
-        if other.encoder.config != network.encoder.config or its_phones != phones:
-            print(f"{folder}: not of the same configuration as {model[0]}", file=sys.stderr)
-            raise typer.Exit(2)
+        network, phones = loaded[0]
+        for folder, (other, its_phones) in zip(model, loaded, strict=True):
+            if other.encoder.config != network.encoder.config or its_phones != phones:
+                raise ValueError(f"{folder}: not of the same configuration as {model[0]}")
     states = [other.state_dict() for other, _ in loaded]
     network.load_state_dict({name: sum(s[name] for s in states) / len(states) for name in states[0]})
     save_model(out, network, phones)

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
 
+from asr.errors import one_line_errors
 from asr.model.checkpoint import load_network, save_model
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
@@ -218,12 +219,13 @@ def cli(
     """Train a phone recogniser."""
     augment = FeatureAugmentConfig(warp_probability=warp, noise_probability=noise)
     batch = BatchConfig(seed=seed, mel_width=mel_width, augment=augment)
-    main(
-        Config(
-            prepared=prepared, out=out, development=development, init=init, hours=hours, muon_rate=muon_rate,
-            adam_rate=adam_rate, dropout=dropout, threads=threads, seed=seed, batch=batch,
-        )
-    )  # fmt: skip
+    with one_line_errors():
+        main(
+            Config(
+                prepared=prepared, out=out, development=development, init=init, hours=hours, muon_rate=muon_rate,
+                adam_rate=adam_rate, dropout=dropout, threads=threads, seed=seed, batch=batch,
+            )
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Annotated
 
 import typer
 
+from asr.errors import one_line_errors
 from asr.g2p import phonemize, pronounce
 from asr.phones import PhoneSet
 from asr.text import normalize
@@ -133,7 +134,8 @@ def cli(
     sentences: Annotated[int, typer.Option(help="how many sentences to read in context")] = Config.sentences,
 ) -> None:
     """Make the base lexicon from the texts."""
-    main(Config(data=data, out=out, min_count=min_count, sentences=sentences))
+    with one_line_errors():
+        main(Config(data=data, out=out, min_count=min_count, sentences=sentences))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ import numpy as np
 import typer
 from rich.progress import track
 
+from asr.errors import one_line_errors
+
 TRAINING = (
     "commonvoice/train.tsv", "speechocean/train.tsv", "kathleen/train.tsv", "ljspeech/train.tsv",
     "librispeech_native/train.tsv", "librispeech_19/train.tsv",
@@ -153,7 +155,8 @@ def cli(
     """Extract the features that the training recipes read."""
     manifests = tuple(manifest) if manifest else DEVELOPMENT if development else TRAINING
     speeds = (1.0,) if development else Config.speeds
-    main(Config(data=data, out=out, manifests=manifests, speeds=speeds, noise=noise, jobs=jobs))
+    with one_line_errors():
+        main(Config(data=data, out=out, manifests=manifests, speeds=speeds, noise=noise, jobs=jobs))
 
 
 if __name__ == "__main__":

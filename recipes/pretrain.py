@@ -31,6 +31,7 @@ import torch
 import typer
 from torch import nn
 
+from asr.errors import one_line_errors
 from asr.model.checkpoint import load_network, save_model
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
@@ -187,7 +188,7 @@ def cli(
     seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
 ) -> None:
     """Pretrain an encoder without labels."""
-    try:
+    with one_line_errors():
         main(
             Config(
                 prepared=tuple(prepared), out=out, objective=objective, init=init, hours=hours,
@@ -195,9 +196,6 @@ def cli(
                 muon_rate=muon_rate, adam_rate=adam_rate, device=device, threads=threads, seed=seed,
             )
         )  # fmt: skip
-    except ValueError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

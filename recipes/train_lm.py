@@ -25,6 +25,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from asr.errors import one_line_errors
 from asr.training.kneser_ney import estimate, model_words
 from asr.training.lm_mix import mix
 from asr.training.lm_prune import prune
@@ -209,19 +210,20 @@ def cli(
     texts = text or ([data / name for name in TEXTS] if data else [])
     if not texts:
         raise typer.BadParameter("give --data FOLDER or --text FILE")
-    main(
-        Config(
-            texts=tuple(texts),
-            out=out,
-            exclude=(*sorted(data.glob(DEVELOPMENT) if data else ()), *(exclude or ())),
-            lexicon=lexicon,
-            order=order,
-            max_ngrams=max_ngrams,
-            decimals=decimals,
-            held_out_every=held_out_every,
-            use_lmplz=lmplz,
+    with one_line_errors():
+        main(
+            Config(
+                texts=tuple(texts),
+                out=out,
+                exclude=(*sorted(data.glob(DEVELOPMENT) if data else ()), *(exclude or ())),
+                lexicon=lexicon,
+                order=order,
+                max_ngrams=max_ngrams,
+                decimals=decimals,
+                held_out_every=held_out_every,
+                use_lmplz=lmplz,
+            )
         )
-    )
 
 
 if __name__ == "__main__":
