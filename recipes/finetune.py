@@ -222,7 +222,8 @@ def cli(
     with one_line_errors():
         main(
             Config(
-                prepared=prepared, out=out, development=development, init=init, hours=hours, muon_rate=muon_rate,
+                prepared=prepared, out=out, development=development, init=init, hours=hours,
+                muon_rate=muon_rate,
                 adam_rate=adam_rate, dropout=dropout, threads=threads, seed=seed, batch=batch,
             )
         )  # fmt: skip

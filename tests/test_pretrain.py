@@ -162,5 +162,5 @@ def test_recordings_without_text_are_enough(data: Path, tmp_path: Path) -> None:
     done = run("pretrain.py", *common, "--objective", "contrastive")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
-        f"error: {out / 'last.pt'}: a run with --objective best-rq"
+        f"asr: {out / 'last.pt'}: a run with --objective best-rq"
     )
