@@ -161,6 +161,4 @@ def test_recordings_without_text_are_enough(data: Path, tmp_path: Path) -> None:
     assert len(load_network(out / "encoder")[1]) > 40
     done = run("pretrain.py", *common, "--objective", "contrastive")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(
-        f"asr: {out / 'last.pt'}: a run with --objective best-rq"
-    )
+    assert done.stderr.splitlines()[-1].startswith(f"asr: {out / 'last.pt'}: a run with --objective best-rq")
