@@ -7,8 +7,8 @@
 
 CTC on the phones that the alignment chose among the lexicon's pronunciations; beside it, with a falling
 weight, the class of every frame and the phones before and after it, which tell the young network where each
-sound is. Muon (Jordan et al. 2024) on the matrices, AdamW on the rest, linear decay, an exponential average
-of the weights.
+sound is. `--consistency` and `--intermediate` add losses that are off by default. Muon (Jordan et al. 2024)
+on the matrices, AdamW on the rest, linear decay, an exponential average of the weights.
 
 `--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
 given again; `--out` then holds `last.pt` (everything needed to go on) and `average/` (the averaged model,
@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 import typer
-from torch import Tensor, nn
+from torch import nn
 
 from asr.errors import one_line_errors
 from asr.model.checkpoint import load_network, save_model
@@ -37,6 +36,7 @@ from asr.phones import PhoneSet
 from asr.training.batches import Batch, BatchConfig, BatchSource
 from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.loop import Pace, make_optimizers, save_state, set_rates, train
+from asr.training.objective import ObjectiveConfig, objective
 from asr.training.prepared import Alignments, Prepared
 from asr.training.progress import Judge
 
@@ -53,7 +53,7 @@ class Config:
     muon_rate: float = 0.02
     adam_rate: float = 1.5e-3
     warmup_steps: int = 200
-    frame_weight: tuple[float, float] = (1.0, 0.2)  # at the beginning, at the end
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     dropout: float = 0.0
     clip: float = 5.0
     average_decay: float = 0.999
@@ -117,9 +117,7 @@ class Run:
         config = self.config
         rates = (config.muon_rate, config.adam_rate)
         factor = set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.progress)
-        first, last = config.frame_weight
-        ctc, frame = losses_of(self.network, batch)
-        loss = ctc + (first + (last - first) * self.progress) * frame
+        loss, parts = objective(self.network, batch, config.objective, self.progress)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         self.updating = True
@@ -132,7 +130,7 @@ class Run:
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         self.steps, self.batch, self.hours = self.steps + 1, self.batch + 1, self.hours + batch.seconds / 3600
         self.updating = False
-        return {"ctc": ctc.item(), "frame": frame.item(), "norm": norm.item(), "rate": factor}
+        return {name: part.item() for name, part in parts.items()} | {"norm": norm.item(), "rate": factor}
 
     def report(self, losses: dict[str, float]) -> None:
         print(self.pace.line(self.steps, self.hours, self.config.hours, losses), file=sys.stderr, flush=True)
@@ -172,31 +170,6 @@ class Run:
         print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
 
 
-def losses_of(network: PhoneModel, batch: Batch) -> tuple[Tensor, Tensor]:
-    """CTC a phone, and cross-entropy a frame summed over the three frame labels."""
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden, lengths = network.encoder(batch.features, batch.lengths)
-        logits = network.ctc(hidden).float()
-        assert network.frame is not None
-        frame = network.frame(hidden).float()
-    ctc = F.ctc_loss(
-        F.log_softmax(logits, 2).transpose(0, 1), batch.targets, lengths, batch.target_lengths,
-        reduction="sum", zero_infinity=True,
-    ) / batch.target_lengths.sum()  # fmt: skip
-    num_tokens = logits.shape[2]
-    parts = frame.split([3 * num_tokens, num_tokens, num_tokens], 2)
-    labels = (batch.classes, batch.left, batch.right)
-    weights = (1.0, 0.3, 0.3)  # the neighbours are a means, the class is the end
-    cross = sum(
-        (
-            w * F.cross_entropy(part.flatten(0, 1), label.flatten(), ignore_index=-1)
-            for w, part, label in zip(weights, parts, labels, strict=True)
-        ),
-        start=torch.zeros(()),
-    )  # fmt: skip
-    return ctc, cross
-
-
 def cli(
     prepared: Annotated[Path, typer.Option(help="features and alignments")],
     out: Annotated[Path, typer.Option(help="the run's folder; an interrupted run there goes on")],
@@ -213,18 +186,32 @@ def cli(
     warp: Annotated[float, typer.Option(help="share of utterances with another vocal tract length")] = 0.0,
     noise: Annotated[float, typer.Option(help="share of utterances with noise or babble mixed in")] = 0.0,
     mel_width: Annotated[int, typer.Option(help="widest SpecAugment mask in mels")] = BatchConfig.mel_width,
+    time_mask_scale: Annotated[
+        float, typer.Option(help="times as many SpecAugment masks in time; with --consistency 2.5 is usual")
+    ] = 1.0,
+    consistency: Annotated[
+        float, typer.Option(help="weight of the agreement of two masked copies of each utterance: 0.2, or 0")
+    ] = ObjectiveConfig.consistency,
+    intermediate: Annotated[
+        float, typer.Option(help="share of the CTC loss in the middle of the network: 0.3, or 0")
+    ] = ObjectiveConfig.intermediate,
     threads: Annotated[int, typer.Option(help="processor threads")] = Config.threads,
     seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
 ) -> None:
     """Train a phone recogniser."""
     augment = FeatureAugmentConfig(warp_probability=warp, noise_probability=noise)
-    batch = BatchConfig(seed=seed, mel_width=mel_width, augment=augment)
     with one_line_errors():
+        if not time_mask_scale > 0:
+            raise ValueError(f"--time-mask-scale must be above 0, not {time_mask_scale:g}")
+        batch = BatchConfig(
+            seed=seed, mel_width=mel_width, augment=augment, copies=2 if consistency else 1,
+            time_every=round(BatchConfig.time_every / time_mask_scale),
+        )  # fmt: skip
         main(
             Config(
-                prepared=prepared, out=out, development=development, init=init, hours=hours,
-                muon_rate=muon_rate,
-                adam_rate=adam_rate, dropout=dropout, threads=threads, seed=seed, batch=batch,
+                prepared=prepared, out=out, development=development, init=init, hours=hours, batch=batch,
+                objective=ObjectiveConfig(consistency=consistency, intermediate=intermediate),
+                muon_rate=muon_rate, adam_rate=adam_rate, dropout=dropout, threads=threads, seed=seed,
             )
         )  # fmt: skip
 

@@ -164,3 +164,31 @@ def test_neighbours_stay_inside_their_utterance() -> None:
     before, after = neighbours(classes, np.array([0, 8, 10]))
     assert before.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 0, 0]
     assert after.tolist() == [2, 2, 2, 2, 2, 2, 0, 0, 0, 0]
+
+
+def test_copies_are_alike_but_for_their_masks(folder: Path) -> None:
+    config = BatchConfig(seconds=12.0, versions=(("1.00", 1.0),), copies=2)
+    plain = {tuple(b.lengths.tolist()): b for b in source(folder, PLAIN).epoch(0)}
+    for batch in source(folder, config).epoch(0):
+        num = len(batch.lengths) // 2
+        assert batch.features.shape[1] * len(batch.lengths) <= config.seconds * 100  # both copies count
+        assert batch.seconds == pytest.approx(int(batch.lengths.sum()) / 100)
+        for value in (batch.lengths, batch.targets, batch.target_lengths, batch.classes, batch.left):
+            assert (value[:num] == value[num:]).all()
+        first, second = batch.features[:num], batch.features[num:]
+        assert ((first != second).flatten(1).any(1)).all()
+        seen = (first != 0) & (second != 0)
+        assert (first[seen] == second[seen]).all()
+        whole = plain[tuple(batch.lengths[:num].tolist())]
+        assert (whole.features[seen] == first[seen]).all() and (whole.targets == batch.targets[:num]).all()
+
+
+def test_more_masks_in_time(folder: Path) -> None:
+    def hidden(time_every: int) -> float:
+        config = BatchConfig(
+            seconds=6.0, versions=(("1.00", 1.0),), mel_masks=0, time_every=time_every, time_width=10
+        )
+        frames = [batch.features.abs().sum(2) == 0 for batch in source(folder, config).epoch(0)]
+        return float(sum(f.sum() for f in frames))
+
+    assert hidden(20) > 2 * hidden(60)

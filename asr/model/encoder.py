@@ -63,12 +63,19 @@ class Encoder(nn.Module):
 
     def context(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The stem's output (batch, frames, dim), frames of each (batch,) -> what the blocks make of it."""
+        return self.norm(self.depths(x, lengths)[-1])
+
+    def depths(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """As `context`, before the norm: after half of the blocks, and after all of them."""
         mask = (torch.arange(x.shape[1], device=x.device) < lengths[:, None]).unsqueeze(-1).to(x.dtype)
-        for i, block in enumerate(self.blocks):
+        middle = x
+        for i, block in enumerate(self.blocks, 1):
             x = block(x, mask)
-            if str(i + 1) in self.statistics:
-                x = self.statistics[str(i + 1)](x, mask)
-        return self.norm(x)
+            if str(i) in self.statistics:
+                x = self.statistics[str(i)](x, mask)
+            if i == len(self.blocks) // 2:
+                middle = x
+        return middle, x
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Encoder frames of that many feature frames."""

@@ -25,7 +25,8 @@ from asr.training.prepared import Alignments, Prepared
 class BatchConfig:
     """`versions` of the features and how often each is taken; SpecAugment (Park et al. 2019) with `mel_masks`
     masks of up to `mel_width` mels and a mask of up to `time_width` feature frames for each `time_every` of
-    them."""
+    them. Each utterance comes in `copies` that differ in their masks alone; `seconds` of a batch and of the
+    audio passed count all of them."""
 
     seconds: float = 120.0
     versions: tuple[tuple[str, float], ...] = (
@@ -35,6 +36,7 @@ class BatchConfig:
     mel_width: int = 12
     time_every: int = 150
     time_width: int = 18
+    copies: int = 1
     augment: FeatureAugmentConfig = field(default_factory=FeatureAugmentConfig)
     longest_s: float = 20.0
     stride: int = 3
@@ -46,7 +48,7 @@ class Batch:
     """`features` (batch, feature frames, mels) float32, normalised, zero beyond `lengths` (batch,).
     `targets` (batch, phones) int64 and `target_lengths`. For each encoder frame `classes`, `left` and
     `right`: state class, phone before and after, int64 (batch, frames), -1 beyond the end. `seconds` of
-    audio, without padding."""
+    audio, without padding. Where there are copies: the first of all utterances, the second of all, ..."""
 
     features: Tensor
     lengths: Tensor
@@ -92,13 +94,14 @@ class BatchSource:
         shares = np.array([p for _, p in self.versions])
         version = rng.choice(len(names), len(self.usable), p=shares / shares.sum())
         lengths = np.array([self._length(i, names[v]) for i, v in zip(self.usable, version, strict=True)])
+        copies = self.config.copies
         # Sorted by length, with some disorder so that batches differ from epoch to epoch.
         order = np.argsort(lengths * rng.uniform(0.93, 1.07, len(lengths)), kind="stable")
         groups: list[list[int]] = [[]]
         longest = 0
         for i in order:
             longest = max(longest, lengths[i])
-            if groups[-1] and longest * (len(groups[-1]) + 1) > self.config.seconds * 100:
+            if groups[-1] and longest * (len(groups[-1]) + 1) > self.config.seconds * 100 / copies:
                 groups.append([])
                 longest = lengths[i]
             groups[-1].append(i)
@@ -125,16 +128,19 @@ class BatchSource:
             for kind, of_frame in enumerate((self.alignments.classes, self.left, self.right)):
                 labels[kind, row, : len(source)] = of_frame[source]
         normal = normalize_features(torch.from_numpy(features), torch.tensor(lengths))
-        self._mask(normal, lengths, rng)
+        copies = self.config.copies
+        normal = normal.repeat(copies, 1, 1)
+        self._mask(normal, lengths * copies, rng)
+        classes, left, right = torch.from_numpy(labels).repeat(1, copies, 1)
         return Batch(
             features=normal,
-            lengths=torch.tensor(lengths),
-            targets=torch.from_numpy(padded),
-            target_lengths=torch.tensor([len(t) for t in targets]),
-            classes=torch.from_numpy(labels[0]),
-            left=torch.from_numpy(labels[1]),
-            right=torch.from_numpy(labels[2]),
-            seconds=sum(lengths) / 100,
+            lengths=torch.tensor(lengths * copies),
+            targets=torch.from_numpy(padded).repeat(copies, 1),
+            target_lengths=torch.tensor([len(t) for t in targets] * copies),
+            classes=classes,
+            left=left,
+            right=right,
+            seconds=sum(lengths) * copies / 100,
         )
 
     def _augmented(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:

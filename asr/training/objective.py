@@ -1,0 +1,102 @@
+"""What fine-tuning makes small: CTC, and what may stand beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asr.model.encoder import PhoneModel
+from asr.training.batches import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """`frame`: weight of the frame labels at the beginning and at the end of the training. `consistency`:
+    weight of the consistency of two masked copies, 0.2 in its paper; the batches must hold the copies.
+    `intermediate`: share of the CTC loss that is taken in the middle of the network, 0.3 in its paper."""
+
+    frame: tuple[float, float] = (1.0, 0.2)
+    consistency: float = 0.0
+    intermediate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.intermediate < 1:
+            raise ValueError(f"intermediate is a share of the CTC loss, 0 to 1, not {self.intermediate:g}")
+        if self.consistency < 0:
+            raise ValueError(f"the weight of consistency cannot be negative: {self.consistency:g}")
+
+
+def objective(
+    network: PhoneModel, batch: Batch, config: ObjectiveConfig, progress: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss, and its parts by name before they are weighted. `progress`: share of the training done."""
+    with torch.autocast(batch.features.device.type, torch.bfloat16):
+        encoder = network.encoder
+        lengths = encoder.output_lengths(batch.lengths)
+        middle, top = encoder.depths(encoder.frames(batch.features), lengths)
+        hidden = encoder.norm(top)
+        logits = network.ctc(hidden).float()
+        assert network.frame is not None
+        frame_logits = network.frame(hidden).float()
+    log_probs = logits.log_softmax(2)
+    ctc = ctc_loss(log_probs, lengths, batch)
+    frame = frame_loss(frame_logits, batch)
+    parts = {"ctc": ctc, "frame": frame}
+    first, last = config.frame
+    loss = (1 - config.intermediate) * ctc + (first + (last - first) * progress) * frame
+    if config.intermediate:
+        parts["middle"] = ctc_loss(middle_log_probs(network, middle), lengths, batch)
+        loss = loss + config.intermediate * parts["middle"]
+    if config.consistency:
+        parts["consistency"] = consistency_loss(log_probs, lengths) / batch.target_lengths.sum()
+        loss = loss + config.consistency * parts["consistency"]
+    return loss, parts
+
+
+def ctc_loss(log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+    """Log-probs (batch, frames, tokens), natural log, of lengths (batch,) -> CTC loss a phone: scalar."""
+    return F.ctc_loss(
+        log_probs.transpose(0, 1), batch.targets, lengths, batch.target_lengths,
+        reduction="sum", zero_infinity=True,
+    ) / batch.target_lengths.sum()  # fmt: skip
+
+
+def middle_log_probs(network: PhoneModel, middle: Tensor) -> Tensor:
+    """What the network would say if it ended after half of its blocks, through the same norm and head (Lee &
+    Watanabe 2021, Intermediate loss regularization for CTC-based speech recognition, section 2.3)."""
+    with torch.autocast(middle.device.type, torch.bfloat16):
+        logits: Tensor = network.ctc(network.encoder.norm(middle)).float()
+    return logits.log_softmax(2)
+
+
+def consistency_loss(log_probs: Tensor, lengths: Tensor) -> Tensor:
+    """How far two copies of the same utterances are apart: summed over all frames of both, scalar.
+
+    Log-probs (batch, frames, tokens) float32, natural log, where the second half of the batch is a copy of
+    the first one with other masks; lengths (batch,). Each copy is drawn to the other: Kullback-Leibler
+    divergence from the other's posteriors, which get no gradient (Yao et al. 2024, CR-CTC: consistency
+    regularization on CTC, section 3.1). Divided by the phones of both copies it stands to the CTC loss a
+    phone as in the paper.
+    """
+    assert len(log_probs) % 2 == 0
+    inside = torch.arange(log_probs.shape[1], device=log_probs.device) < lengths[:, None]
+    other = log_probs.detach().roll(len(log_probs) // 2, 0)
+    divergence = F.kl_div(log_probs, other, reduction="none", log_target=True).sum(2)
+    return torch.where(inside, divergence, 0).sum()
+
+
+def frame_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Logits (batch, frames, 5 * tokens) of the frame head -> cross-entropy a frame, summed over the three
+    frame labels: scalar."""
+    num_tokens = logits.shape[2] // 5
+    parts = logits.split([3 * num_tokens, num_tokens, num_tokens], 2)
+    labels = (batch.classes, batch.left, batch.right)
+    weights = (1.0, 0.3, 0.3)  # the neighbours are a means, the class is the end
+    each = [
+        weight * F.cross_entropy(part.flatten(0, 1), label.flatten(), ignore_index=-1)
+        for weight, part, label in zip(weights, parts, labels, strict=True)
+    ]
+    return torch.stack(each).sum()
