@@ -4,41 +4,68 @@
     export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
     python recipes/finetune.py --prepared work/prepared --development work/prepared-dev \\
         --out runs/first --hours 400
+    # then on CTC-CRF, or on your own speech
+    python recipes/finetune.py --prepared work/prepared --init runs/first/average --loss ctc-crf \\
+        --muon-rate 0.005 --adam-rate 4e-4 --out runs/second --hours 100
 
 CTC on the phones that the alignment chose among the lexicon's pronunciations; beside it, with a falling
 weight, the class of every frame and the phones before and after it, which tell the young network where each
-sound is. `--consistency` and `--intermediate` add losses that are off by default. Muon (Jordan et al. 2024)
-on the matrices, AdamW on the rest, linear decay, an exponential average of the weights.
+sound is. `--loss ctc-crf` starts well from a model that was trained with CTC. `--consistency` and
+`--intermediate` add losses that are off by default. Muon (Jordan et al. 2024) on the matrices, AdamW on the
+rest, linear decay, an exponential average of the weights.
+
+A CUDA GPU is used if there is one. Several processes, on as many GPUs or else on the processor, share the
+batches and average their gradients; to step as often per hour of audio as one does they take smaller ones:
+
+    accelerate launch --multi_gpu --num_processes 2 recipes/finetune.py --seconds 60 ...
 
 `--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
-given again; `--out` then holds `last.pt` (everything needed to go on) and `average/` (the averaged model,
-ready for `asr --model`). On one thread of the same processor it becomes the very model that it would have
-been without the interruption; only the hours at which the development sets are judged may differ.
+given again; `--out` holds `last.pt` (everything needed to go on), `average/` (the averaged model, ready for
+`asr --model`), `best/` (that of the lowest mean PER of the development sets), and what a Journal writes. On
+one thread of the same processor, and with as many processes, it becomes the very model that it would have
+been without the interruption.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import math
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
 from torch import nn
 
 from asr.errors import one_line_errors
-from asr.model.checkpoint import load_network, save_model
+from asr.model.checkpoint import load_network
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.batches import Batch, BatchConfig, BatchSource
+from asr.training.ctc_crf import PhoneNgram, estimate_phone_ngram
 from asr.training.feature_augment import FeatureAugmentConfig
-from asr.training.loop import Pace, make_optimizers, save_state, set_rates, train
-from asr.training.objective import ObjectiveConfig, objective
+from asr.training.journal import Journal, mean_rate
+from asr.training.loop import (
+    Pace,
+    backward,
+    make_accelerator,
+    make_optimizers,
+    replace_model,
+    save_state,
+    set_rates,
+    step_seed,
+    total_seconds,
+    train,
+)
+from asr.training.objective import Loss, Objective, ObjectiveConfig
 from asr.training.prepared import Alignments, Prepared
 from asr.training.progress import Judge
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +75,13 @@ class Config:
     development: Path | None = None
     init: Path | None = None  # a model to start from, else random numbers
     hours: float = 400.0  # of audio passed in all
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)  # where `init` does not decide
     batch: BatchConfig = field(default_factory=BatchConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    accumulate: int = 1  # batches of each process a step
     muon_rate: float = 0.02
     adam_rate: float = 1.5e-3
     warmup_steps: int = 200
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     dropout: float = 0.0
     clip: float = 5.0
     average_decay: float = 0.999
@@ -64,38 +92,71 @@ class Config:
 
 
 def main(config: Config) -> None:
+    """Raises ValueError for folders that were not prepared and aligned, for an `init` or a `last.pt` that
+    does not fit, and as `make_accelerator`."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    accelerator = make_accelerator()
+    first = accelerator.is_main_process
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
+    network = first_network(config, phones)
     prepared = Prepared.open(config.prepared)
-    source = BatchSource(prepared, Alignments.open(config.prepared / "alignments.npz"), config.batch)
-    judge = Judge.open(config.development, phones) if config.development else None
-    run = Run(config, phones)
-    print(f"{len(source.usable):,} utterances, {run.num_parameters / 1e6:.2f} M parameters", file=sys.stderr)
-
-    judged = run.hours
+    batch_config = replace(config.batch, stride=network.encoder.config.stride)
+    source = BatchSource(prepared, Alignments.open(config.prepared / "alignments.npz"), batch_config)
+    ngram = None
+    if config.objective.loss is Loss.CTC_CRF:
+        ngram = estimate_phone_ngram((source.alignments.targets(i) for i in source.usable), len(phones))
+    judge = Judge.open(config.development, phones) if config.development and first else None
+    run = Run(config, network, phones, accelerator, ngram)
+    if first:
+        sizes = f"{len(source.usable):,} utterances, {run.num_parameters / 1e6:.2f} M parameters"
+        print(f"{sizes}, {accelerator.num_processes} x {accelerator.device.type}", file=sys.stderr)
 
     def judge_now_and_then() -> None:
-        nonlocal judged
-        if judge is not None and run.hours - judged >= config.judge_every_hours:
+        if judge is not None and run.hours - run.journal.hours_judged >= config.judge_every_hours:
             run.judge(judge)
-            judged = run.hours
 
-    train(run, source, config.hours, config.save_every_s, after_step=judge_now_and_then)
-    if judge is not None:
+    train(
+        run, source, config.hours, config.save_every_s,
+        accumulate=config.accumulate, after_step=judge_now_and_then,
+    )  # fmt: skip
+    if judge is not None and run.journal.hours_judged < round(run.hours, 3):
         run.judge(judge)
+    elif first:
+        run.journal.draw()
+    accelerator.end_training()
+
+
+def first_network(config: Config, phones: PhoneSet) -> PhoneModel:
+    """Random numbers, or the model `init` with its own sizes. Raises ValueError if that has other phones."""
+    init = None
+    if config.init is not None:
+        init, its_phones = load_network(config.init)
+        if its_phones != phones:
+            raise ValueError(f"{config.init}: its phones are not those of the training data")
+    sizes = init.encoder.config if init is not None else config.encoder
+    network = PhoneModel(sizes, len(phones), auxiliary=True)
+    if init is not None:
+        network.load_state_dict(init.state_dict(), strict=False)  # it has no auxiliary head
+    for block in network.encoder.blocks:
+        block.dropout = config.dropout
+    return network
 
 
 class Run:
     """Network, optimisers and counters: all that `last.pt` holds."""
 
-    def __init__(self, config: Config, phones: PhoneSet) -> None:
-        self.config, self.phones = config, phones
-        self.network = PhoneModel(config.encoder, len(phones), auxiliary=True)
-        for block in self.network.encoder.blocks:
-            block.dropout = config.dropout
-        if config.init is not None:
-            self.network.load_state_dict(load_network(config.init)[0].state_dict(), strict=False)
+    def __init__(
+        self,
+        config: Config,
+        network: PhoneModel,
+        phones: PhoneSet,
+        accelerator: Accelerator,
+        ngram: PhoneNgram | None = None,
+    ) -> None:
+        self.config, self.phones, self.accelerator = config, phones, accelerator
+        self.network = network.to(accelerator.device)
+        self.objective = accelerator.prepare(Objective(self.network, config.objective, ngram))
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.num_parameters = sum(p.numel() for p in self.network.parameters())
         self.optimizers = make_optimizers(
@@ -107,19 +168,22 @@ class Run:
         if (config.out / "last.pt").exists():
             self._load()
         self.pace = Pace(self.hours)
+        self.journal = Journal(config.out, self.steps)
 
     @property
     def progress(self) -> float:
         """Share of the training that is done, 0 to 1."""
         return min(1.0, self.hours / self.config.hours)
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        config = self.config
+    def step(self, batches: list[Batch]) -> dict[str, float]:
+        config, accelerator = self.config, self.accelerator
         rates = (config.muon_rate, config.adam_rate)
         factor = set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.progress)
-        loss, parts = objective(self.network, batch, config.objective, self.progress)
-        loss.backward()
+        step_seed(config.seed, self.steps, accelerator)
+        arguments = [(batch.to(accelerator.device), self.progress) for batch in batches]
+        losses = backward(accelerator, self.objective, arguments)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        seconds = total_seconds(accelerator, batches)
         self.updating = True
         if torch.isfinite(norm):
             for optimizer in self.optimizers:
@@ -128,46 +192,53 @@ class Run:
         decay = min(config.average_decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        self.steps, self.batch, self.hours = self.steps + 1, self.batch + 1, self.hours + batch.seconds / 3600
+        self.steps, self.hours = self.steps + 1, self.hours + seconds / 3600
+        self.batch += len(batches) * accelerator.num_processes
         self.updating = False
-        return {name: part.item() for name, part in parts.items()} | {"norm": norm.item(), "rate": factor}
+        return losses | {"norm": norm.item(), "rate": factor}
 
     def report(self, losses: dict[str, float]) -> None:
-        print(self.pace.line(self.steps, self.hours, self.config.hours, losses), file=sys.stderr, flush=True)
+        self.journal.add_losses(self.steps, self.hours, losses)
+        per = {} if self.journal.per is None else {"PER": self.journal.per}
+        line = self.pace.line(self.steps, self.hours, self.config.hours, losses | per)
+        print(line, file=sys.stderr, flush=True)
 
     def judge(self, judge: Judge) -> None:
+        """Keeps the averaged model as `best/` if its mean PER is the lowest so far."""
         rates = judge.phone_error_rates(self.average)
-        line = {
-            "hours": round(self.hours, 1),
-            "steps": self.steps,
-            "per": {k: round(v, 4) for k, v in rates.items()},
-        }
-        print(json.dumps(line), file=sys.stderr, flush=True)
-        with (self.config.out / "judged.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        self.journal.add_rates(self.steps, self.hours, rates)
+        note = self.config.out / "best" / "judged.json"
+        best = json.loads(note.read_text(encoding="utf-8"))["mean"] if note.exists() else math.inf
+        if mean_rate(rates) < best:
+            replace_model(note.parent, self.average, self.phones)
+            line = {"hours": self.hours, "steps": self.steps, "mean": mean_rate(rates), "per": rates}
+            note.write_text(json.dumps(line) + "\n", encoding="utf-8")
 
     def save(self) -> None:
+        config = replace(self.config, encoder=self.network.encoder.config)
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "counters": (self.steps, self.epoch, self.batch, self.hours),
-            "random": torch.get_rng_state(),
-            "config": json.dumps(asdict(self.config), default=str),
+            "config": json.dumps(asdict(config), default=str),
         }
         save_state(state, self.config.out / "last.pt")
-        save_model(self.config.out / "average", self.average, self.phones)
+        replace_model(self.config.out / "average", self.average, self.phones)
 
     def _load(self) -> None:
-        state = torch.load(self.config.out / "last.pt", map_location="cpu", weights_only=True)
-        self.network.load_state_dict(state["network"])
+        path = self.config.out / "last.pt"
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            self.network.load_state_dict(state["network"])
+        except RuntimeError:
+            raise ValueError(f"{path}: another network: give its --init, or another --out") from None
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.steps, self.epoch, self.batch, self.hours = state["counters"]
-        if "random" in state:
-            torch.set_rng_state(state["random"])
-        print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
+        if self.accelerator.is_main_process:
+            print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
 
 
 def cli(
@@ -178,10 +249,22 @@ def cli(
     ] = None,
     init: Annotated[Path | None, typer.Option(help="a model folder to start from")] = None,
     hours: Annotated[float, typer.Option(help="audio to pass through the network, in hours")] = Config.hours,
+    loss: Annotated[Loss, typer.Option(help="on the phones")] = ObjectiveConfig.loss,
+    consistency: Annotated[
+        float, typer.Option(help="weight of the agreement of two masked copies of each utterance: 0.2, or 0")
+    ] = ObjectiveConfig.consistency,
+    intermediate: Annotated[
+        float, typer.Option(help="share of the CTC loss in the middle of the network: 0.3, or 0")
+    ] = ObjectiveConfig.intermediate,
+    seconds: Annotated[float, typer.Option(help="of audio in a batch")] = BatchConfig.seconds,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="batches of each process a step")
+    ] = Config.accumulate,
     muon_rate: Annotated[
         float, typer.Option(help="learning rate of the blocks' matrices")
     ] = Config.muon_rate,
     adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
+    clip: Annotated[float, typer.Option(help="longest gradient")] = Config.clip,
     dropout: Annotated[float, typer.Option(help="in the blocks' bottlenecks")] = Config.dropout,
     warp: Annotated[float, typer.Option(help="share of utterances with another vocal tract length")] = 0.0,
     noise: Annotated[float, typer.Option(help="share of utterances with noise or babble mixed in")] = 0.0,
@@ -189,13 +272,10 @@ def cli(
     time_mask_scale: Annotated[
         float, typer.Option(help="times as many SpecAugment masks in time; with --consistency 2.5 is usual")
     ] = 1.0,
-    consistency: Annotated[
-        float, typer.Option(help="weight of the agreement of two masked copies of each utterance: 0.2, or 0")
-    ] = ObjectiveConfig.consistency,
-    intermediate: Annotated[
-        float, typer.Option(help="share of the CTC loss in the middle of the network: 0.3, or 0")
-    ] = ObjectiveConfig.intermediate,
-    threads: Annotated[int, typer.Option(help="processor threads")] = Config.threads,
+    judge_every_hours: Annotated[
+        float, typer.Option(help="of audio between two judgements by the development sets")
+    ] = Config.judge_every_hours,
+    threads: Annotated[int, typer.Option(help="processor threads of each process")] = Config.threads,
     seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
 ) -> None:
     """Train a phone recogniser."""
@@ -204,14 +284,15 @@ def cli(
         if not time_mask_scale > 0:
             raise ValueError(f"--time-mask-scale must be above 0, not {time_mask_scale:g}")
         batch = BatchConfig(
-            seed=seed, mel_width=mel_width, augment=augment, copies=2 if consistency else 1,
+            seconds=seconds, seed=seed, mel_width=mel_width, augment=augment, copies=2 if consistency else 1,
             time_every=round(BatchConfig.time_every / time_mask_scale),
         )  # fmt: skip
         main(
             Config(
                 prepared=prepared, out=out, development=development, init=init, hours=hours, batch=batch,
-                objective=ObjectiveConfig(consistency=consistency, intermediate=intermediate),
-                muon_rate=muon_rate, adam_rate=adam_rate, dropout=dropout, threads=threads, seed=seed,
+                objective=ObjectiveConfig(loss=loss, consistency=consistency, intermediate=intermediate),
+                accumulate=accumulate, muon_rate=muon_rate, adam_rate=adam_rate, clip=clip, dropout=dropout,
+                judge_every_hours=judge_every_hours, threads=threads, seed=seed,
             )
         )  # fmt: skip
 

@@ -9,12 +9,13 @@
 
 Two objectives: `contrastive` (wav2vec 2.0, Baevski et al. 2020) tells the quantized sound of a hidden frame
 from those of others; `best-rq` (Chiu et al. 2022) names the frame's code in a random codebook. Transcripts
-are not looked at. Muon (Jordan et al. 2024) on the blocks' matrices, AdamW on the rest, linear decay.
+are not looked at. Muon (Jordan et al. 2024) on the blocks' matrices, AdamW on the rest, linear decay. On a
+GPU or several, or in several processes: as recipes/finetune.py.
 
 `--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
 given again; `--out` then holds `last.pt` (everything needed to go on), `encoder/` (a model for `--init`,
-whose phones are not trained) and `losses.jsonl`. On one thread of the same processor it becomes the very
-encoder that it would have been without the interruption.
+whose phones are not trained) and what a Journal writes. On one thread of the same processor it becomes the
+very encoder that it would have been without the interruption.
 """
 
 from __future__ import annotations
@@ -24,22 +25,37 @@ import sys
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
 import typer
-from torch import nn
+from torch import Tensor, nn
 
 from asr.errors import one_line_errors
-from asr.model.checkpoint import load_network, save_model
+from asr.model.checkpoint import load_network
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.best_rq import BestRq, BestRqConfig
 from asr.training.contrastive import Contrastive, ContrastiveConfig
-from asr.training.loop import Pace, make_optimizers, save_state, set_rates, train
+from asr.training.journal import Journal
+from asr.training.loop import (
+    Pace,
+    backward,
+    make_accelerator,
+    make_optimizers,
+    replace_model,
+    save_state,
+    set_rates,
+    step_seed,
+    total_seconds,
+    train,
+)
 from asr.training.prepared import Prepared
 from asr.training.unlabelled import UnlabelledBatch, UnlabelledConfig, UnlabelledSource
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class Objective(StrEnum):
@@ -58,13 +74,13 @@ class Config:
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
     best_rq: BestRqConfig = field(default_factory=BestRqConfig)
     batch: UnlabelledConfig = field(default_factory=UnlabelledConfig)
+    accumulate: int = 1  # batches of each process a step
     muon_rate: float = 0.02
     adam_rate: float = 1.5e-3
     warmup_steps: int = 200
     clip: float = 5.0
     save_every_s: float = 60.0
     report_every: int = 50  # steps
-    device: str = "cpu"
     threads: int = 1
     seed: int = 1
 
@@ -74,32 +90,53 @@ def main(config: Config) -> None:
     objective in `out`."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
+    accelerator = make_accelerator()
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
     source = UnlabelledSource([Prepared.open(folder) for folder in config.prepared], config.batch)
-    run = Run(config, phones)
-    print(f"{source.hours:.2f} h, {run.num_parameters / 1e6:.2f} M parameters", file=sys.stderr)
+    run = Run(config, phones, accelerator)
+    if accelerator.is_main_process:
+        sizes = f"{source.hours:.2f} h, {run.num_parameters / 1e6:.2f} M parameters"
+        print(f"{sizes}, {accelerator.num_processes} x {accelerator.device.type}", file=sys.stderr)
 
-    train(run, source, config.hours, config.save_every_s, config.report_every)
+    train(run, source, config.hours, config.save_every_s, config.report_every, config.accumulate)
+    if accelerator.is_main_process:
+        run.journal.draw()
+    accelerator.end_training()
 
 
-class Run:
-    """Network, objective, optimisers and counters: all that `last.pt` holds."""
+class Pretraining(nn.Module):
+    """An encoder and what it is trained for."""
 
-    def __init__(self, config: Config, phones: PhoneSet) -> None:
-        self.config, self.phones = config, phones
-        self.device = torch.device(config.device)
-        self.network = PhoneModel(config.encoder, len(phones))  # its CTC head waits for finetune.py
-        if config.init is not None:
-            self.network.load_state_dict(load_network(config.init)[0].state_dict())
+    def __init__(self, config: Config, network: PhoneModel) -> None:
+        super().__init__()
+        self.encoder = network.encoder
         self.objective: Contrastive | BestRq
         if config.objective is Objective.CONTRASTIVE:
             self.objective = Contrastive(config.contrastive, config.encoder.dim)
         else:
             self.objective = BestRq(config.best_rq, config.encoder.dim, config.encoder.stride)
-        self.network.to(self.device)
-        self.objective.to(self.device)
 
-        self.parameters = [*self.network.encoder.parameters(), *self.objective.parameters()]
+    def forward(
+        self, batch: UnlabelledBatch, progress: float, rng: np.random.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss, and what to report of it."""
+        with torch.autocast(batch.features.device.type, torch.bfloat16):
+            return self.objective(self.encoder, batch.features, batch.lengths, progress, rng)
+
+
+class Run:
+    """Network, objective, optimisers and counters: all that `last.pt` holds."""
+
+    def __init__(self, config: Config, phones: PhoneSet, accelerator: Accelerator) -> None:
+        self.config, self.phones, self.accelerator = config, phones, accelerator
+        self.network = PhoneModel(config.encoder, len(phones))  # its CTC head waits for finetune.py
+        if config.init is not None:
+            self.network.load_state_dict(load_network(config.init)[0].state_dict())
+        pretraining = Pretraining(config, self.network).to(accelerator.device)
+        self.pretraining = accelerator.prepare(pretraining)
+        self.objective = pretraining.objective
+
+        self.parameters = list(pretraining.parameters())
         self.num_parameters = sum(p.numel() for p in self.parameters)
         self.optimizers = make_optimizers(
             self.network.encoder.blocks, self.parameters, config.muon_rate, config.adam_rate
@@ -110,41 +147,36 @@ class Run:
         if (config.out / "last.pt").exists():
             self._load()
         self.pace = Pace(self.hours)
+        self.journal = Journal(config.out, self.steps)
 
     @property
     def progress(self) -> float:
         """Share of the training that is done, 0 to 1."""
         return min(1.0, self.hours / self.config.hours)
 
-    def step(self, batch: UnlabelledBatch) -> dict[str, float]:
-        config = self.config
+    def step(self, batches: list[UnlabelledBatch]) -> dict[str, float]:
+        config, accelerator = self.config, self.accelerator
         rates = (config.muon_rate, config.adam_rate)
         factor = set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.progress)
-        # Masks, distractors and noise of a step depend on its number alone, so that a run can go on exactly.
-        rng = np.random.default_rng([config.seed, self.steps])
-        torch.manual_seed(int(rng.integers(2**31)))
-        features, lengths = batch.features.to(self.device), batch.lengths.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            loss, report = self.objective(self.network.encoder, features, lengths, self.progress, rng)
-        loss.backward()
+        rng = step_seed(config.seed, self.steps, accelerator)  # of masks, distractors and noise
+        arguments = [(batch.to(accelerator.device), self.progress, rng) for batch in batches]
+        losses = backward(accelerator, self.pretraining, arguments)
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        seconds = total_seconds(accelerator, batches)
         self.updating = True
         if torch.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.steps, self.batch, self.hours = self.steps + 1, self.batch + 1, self.hours + batch.seconds / 3600
+        self.steps, self.hours = self.steps + 1, self.hours + seconds / 3600
+        self.batch += len(batches) * accelerator.num_processes
         self.updating = False
-        values = {name: value.item() for name, value in report.items()}
-        return {"loss": loss.item(), **values, "norm": norm.item(), "rate": factor}
+        return losses | {"norm": norm.item(), "rate": factor}
 
     def report(self, losses: dict[str, float]) -> None:
+        self.journal.add_losses(self.steps, self.hours, losses)
         print(self.pace.line(self.steps, self.hours, self.config.hours, losses), file=sys.stderr, flush=True)
-        line = {"steps": self.steps, "hours": round(self.hours, 3)}
-        self.config.out.mkdir(parents=True, exist_ok=True)
-        with (self.config.out / "losses.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line | {k: round(v, 4) for k, v in losses.items()}) + "\n")
 
     def save(self) -> None:
         state = {
@@ -155,7 +187,7 @@ class Run:
             "config": json.dumps(asdict(self.config), default=str),
         }
         save_state(state, self.config.out / "last.pt")
-        save_model(self.config.out / "encoder", self.network, self.phones, torch.float32)
+        replace_model(self.config.out / "encoder", self.network, self.phones, torch.float32)
 
     def _load(self) -> None:
         path = self.config.out / "last.pt"
@@ -168,7 +200,8 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.steps, self.epoch, self.batch, self.hours = state["counters"]
-        print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
+        if self.accelerator.is_main_process:
+            print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
 
 
 def cli(
@@ -183,8 +216,10 @@ def cli(
         float, typer.Option(help="learning rate of the blocks' matrices")
     ] = Config.muon_rate,
     adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = Config.device,
-    threads: Annotated[int, typer.Option(help="processor threads")] = Config.threads,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="batches of each process a step")
+    ] = Config.accumulate,
+    threads: Annotated[int, typer.Option(help="processor threads of each process")] = Config.threads,
     seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
 ) -> None:
     """Pretrain an encoder without labels."""
@@ -193,7 +228,7 @@ def cli(
             Config(
                 prepared=tuple(prepared), out=out, objective=objective, init=init, hours=hours,
                 batch=UnlabelledConfig(seconds=seconds, seed=seed), best_rq=BestRqConfig(codes=codes),
-                muon_rate=muon_rate, adam_rate=adam_rate, device=device, threads=threads, seed=seed,
+                accumulate=accumulate, muon_rate=muon_rate, adam_rate=adam_rate, threads=threads, seed=seed,
             )
         )  # fmt: skip
 

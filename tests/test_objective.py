@@ -9,13 +9,16 @@ from test_training_data import write_prepared
 
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.training.batches import Batch, BatchConfig, BatchSource
+from asr.training.ctc_crf import ctc_crf_loss, estimate_phone_ngram
 from asr.training.objective import (
+    Loss,
+    Objective,
     ObjectiveConfig,
     consistency_loss,
+    crf_loss,
     ctc_loss,
     frame_loss,
     middle_log_probs,
-    objective,
 )
 from asr.training.prepared import Alignments, Prepared
 
@@ -82,7 +85,7 @@ def test_the_parts_are_weighted(folder: Path) -> None:
     torch.manual_seed(0)
     network = PhoneModel(SMALL, 6, auxiliary=True)
     config = ObjectiveConfig(frame=(1.0, 0.2), consistency=0.5, intermediate=0.3)
-    loss, parts = objective(network, batch_of(folder, copies=2), config, progress=0.25)
+    loss, parts = Objective(network, config)(batch_of(folder, copies=2), progress=0.25)
     assert all(part > 0 for part in parts.values())
     expected = 0.7 * parts["ctc"] + 0.3 * parts["middle"] + 0.8 * parts["frame"] + 0.5 * parts["consistency"]
     torch.testing.assert_close(loss, expected)
@@ -91,9 +94,26 @@ def test_the_parts_are_weighted(folder: Path) -> None:
 
 def test_parts_that_are_off_cost_nothing(folder: Path) -> None:
     network = PhoneModel(SMALL, 6, auxiliary=True)
-    loss, parts = objective(network, batch_of(folder, copies=1), ObjectiveConfig(), progress=1.0)
+    loss, parts = Objective(network, ObjectiveConfig())(batch_of(folder, copies=1), progress=1.0)
     assert set(parts) == {"ctc", "frame"}
     torch.testing.assert_close(loss, parts["ctc"] + 0.2 * parts["frame"])
+
+
+def test_ctc_crf_with_some_ctc(folder: Path) -> None:
+    torch.manual_seed(0)
+    network = PhoneModel(SMALL, 6, auxiliary=True)
+    batch = batch_of(folder, copies=1)
+    ngram = estimate_phone_ngram([[1, 2, 3, 4], [2, 3, 4, 1]], 6)
+    config = ObjectiveConfig(loss=Loss.CTC_CRF, intermediate=0.3)
+    loss, parts = Objective(network, config, ngram)(batch, progress=1.0)
+    expected = 0.7 * (parts["crf"] + 0.1 * parts["ctc"]) + 0.3 * parts["middle"] + 0.2 * parts["frame"]
+    torch.testing.assert_close(loss, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden, lengths = network.encoder(batch.features, batch.lengths)
+        logits = network.ctc(hidden).float()
+    each = ctc_crf_loss(logits, lengths, batch.targets, batch.target_lengths, ngram)
+    torch.testing.assert_close(parts["crf"], each.sum() / batch.target_lengths.sum())
+    assert crf_loss(logits, lengths, batch, ngram) == parts["crf"] != parts["ctc"]
 
 
 def test_copies_that_are_alike_agree(folder: Path) -> None:
@@ -118,7 +138,7 @@ def test_ctc_and_frame_loss_by_hand() -> None:
 
 
 def test_weights_out_of_range() -> None:
-    with pytest.raises(ValueError, match="share of the CTC loss, 0 to 1, not 1"):
+    with pytest.raises(ValueError, match="share of the loss, from 0 to below 1: 1"):
         ObjectiveConfig(intermediate=1.0)
     with pytest.raises(ValueError, match="consistency cannot be negative"):
         ObjectiveConfig(consistency=-0.2)

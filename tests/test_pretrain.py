@@ -18,6 +18,7 @@ from asr.model.quantizer import QuantizerConfig
 from asr.training.batches import BatchConfig
 from asr.training.best_rq import BestRqConfig
 from asr.training.contrastive import ContrastiveConfig
+from asr.training.loop import make_accelerator
 from asr.training.unlabelled import UnlabelledBatch, UnlabelledConfig
 
 SMALL = EncoderConfig(dim=32, bottleneck=16, dilations=(1, 2), statistics_after=(1,), statistics_dim=8)
@@ -83,10 +84,10 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
     whole = train(tmp_path / "whole")
     step = pretrain.Run.step
 
-    def interrupted(run: Any, batch: UnlabelledBatch) -> dict[str, float]:
+    def interrupted(run: Any, batches: list[UnlabelledBatch]) -> dict[str, float]:
         if run.steps == 5:
             raise KeyboardInterrupt
-        return step(run, batch)
+        return step(run, batches)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(pretrain.Run, "step", interrupted)
@@ -114,8 +115,9 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(
     pretrain.main(config_of(pretrain, "best-rq", unlabelled, tmp_path / "pretrained", hours=0.01))
     encoder = load_network(tmp_path / "pretrained" / "encoder")[0].encoder
     trained = torch.load(tmp_path / "pretrained" / "last.pt", weights_only=True)["network"]
+    phones = finetune_phones(finetune)
     fresh = pretrain.Run(
-        config_of(pretrain, "best-rq", unlabelled, tmp_path / "fresh", hours=0.01), finetune_phones(finetune)
+        config_of(pretrain, "best-rq", unlabelled, tmp_path / "fresh", hours=0.01), phones, make_accelerator()
     )
     (tmp_path / "prepared").mkdir()
     write_prepared(tmp_path / "prepared")
@@ -123,11 +125,10 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(
         prepared=tmp_path / "prepared",
         out=tmp_path / "tuned",
         init=tmp_path / "pretrained" / "encoder",
-        encoder=SMALL,
         batch=BatchConfig(seconds=6.0),
         hours=0.005,
     )
-    begun = finetune.Run(config, finetune_phones(finetune)).network.encoder.state_dict()
+    begun = finetune.first_network(config, phones).encoder.state_dict()
     for name, value in encoder.state_dict().items():
         assert torch.equal(begun[name], value) and torch.equal(trained[f"encoder.{name}"], value), name
     changed = fresh.network.encoder.blocks[0].taps

@@ -93,10 +93,10 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
     whole = train(tmp_path / "whole")
     step = finetune.Run.step
 
-    def interrupted(run: finetune.Run, batch: Batch) -> dict[str, float]:
+    def interrupted(run: finetune.Run, batches: list[Batch]) -> dict[str, float]:
         if run.steps == 5:
             raise KeyboardInterrupt
-        return step(run, batch)
+        return step(run, batches)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(finetune.Run, "step", interrupted)

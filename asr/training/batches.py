@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from asr.training.feature_augment import (
     stationary_noise,
     warp_frequencies,
 )
+from asr.training.loop import share_of
 from asr.training.prepared import Alignments, Prepared
 
 
@@ -59,6 +61,10 @@ class Batch:
     right: Tensor
     seconds: float
 
+    def to(self, device: torch.device) -> Batch:
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Batch(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()})
+
 
 class BatchSource:
     """All utterances that could be aligned, in batches. An epoch's batches depend on seed and epoch alone."""
@@ -87,8 +93,14 @@ class BatchSource:
         shortest = min(self._length(index, name) for name, _ in self.versions) // self.config.stride
         return 0 < needed <= shortest and self._length(index, "1.00") <= self.config.longest_s * 100
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch in random order, after the first `skip`."""
+    def epoch(self, number: int, skip: int = 0, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+        """The batches of an epoch in random order, after the first `skip`: those of one of several processes
+        (`share_of`).
+
+        Buckets by duration, as lhotse's dynamic sampler makes them while it reads on; here all lengths are
+        known, so the whole epoch is sorted, from the seed and its number alone, and a run that goes on has
+        nothing to read again.
+        """
         rng = np.random.default_rng([self.config.seed, number])
         names = [name for name, _ in self.versions]
         shares = np.array([p for _, p in self.versions])
@@ -105,7 +117,7 @@ class BatchSource:
                 groups.append([])
                 longest = lengths[i]
             groups[-1].append(i)
-        for k in rng.permutation(len(groups))[skip:]:
+        for k in share_of(rng.permutation(len(groups)), skip, process, processes):
             chosen = [(int(self.usable[i]), names[version[i]]) for i in groups[k]]
             yield self._collate(chosen, np.random.default_rng([self.config.seed, number, int(k)]))
 

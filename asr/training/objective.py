@@ -1,59 +1,83 @@
-"""What fine-tuning makes small: CTC, and what may stand beside it."""
+"""What fine-tuning makes small: CTC or CTC-CRF, and what may stand beside it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr.model.encoder import PhoneModel
 from asr.training.batches import Batch
+from asr.training.ctc_crf import PhoneNgram, ctc_crf_loss
+
+
+class Loss(StrEnum):
+    CTC = "ctc"
+    CTC_CRF = "ctc-crf"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """`frame`: weight of the frame labels at the beginning and at the end of the training. `consistency`:
-    weight of the consistency of two masked copies, 0.2 in its paper; the batches must hold the copies.
-    `intermediate`: share of the CTC loss that is taken in the middle of the network, 0.3 in its paper."""
+    """`loss`: on the phones; beside CTC-CRF stands CTC with `ctc_weight`, without which it is not stable.
+    `frame`: weight of the frame labels at the beginning and at the end of the training. `consistency`: weight
+    of the consistency of two masked copies, 0.2 in its paper; the batches must hold the copies.
+    `intermediate`: share of the loss on the phones that is CTC in the middle of the network, 0.3 in its
+    paper."""
 
+    loss: Loss = Loss.CTC
+    ctc_weight: float = 0.1
     frame: tuple[float, float] = (1.0, 0.2)
     consistency: float = 0.0
     intermediate: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.intermediate < 1:
-            raise ValueError(f"intermediate is a share of the CTC loss, 0 to 1, not {self.intermediate:g}")
+            raise ValueError(f"intermediate is a share of the loss, from 0 to below 1: {self.intermediate:g}")
         if self.consistency < 0:
             raise ValueError(f"the weight of consistency cannot be negative: {self.consistency:g}")
 
 
-def objective(
-    network: PhoneModel, batch: Batch, config: ObjectiveConfig, progress: float
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss, and its parts by name before they are weighted. `progress`: share of the training done."""
-    with torch.autocast(batch.features.device.type, torch.bfloat16):
+class Objective(nn.Module):
+    """A network with auxiliary head and its loss. CTC-CRF needs the phone n-gram of the training texts."""
+
+    ngram: Tensor
+
+    def __init__(self, network: PhoneModel, config: ObjectiveConfig, ngram: PhoneNgram | None = None) -> None:
+        super().__init__()
+        assert network.frame is not None and (config.loss is Loss.CTC or ngram is not None)
+        self.network, self.config = network, config
+        self.register_buffer("ngram", ngram.probs if ngram else None, persistent=False)
+
+    def forward(self, batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and its parts by name before they are weighted. `progress`: share of the training done,
+        0 to 1."""
+        config, network = self.config, self.network
         encoder = network.encoder
         lengths = encoder.output_lengths(batch.lengths)
-        middle, top = encoder.depths(encoder.frames(batch.features), lengths)
-        hidden = encoder.norm(top)
-        logits = network.ctc(hidden).float()
-        assert network.frame is not None
-        frame_logits = network.frame(hidden).float()
-    log_probs = logits.log_softmax(2)
-    ctc = ctc_loss(log_probs, lengths, batch)
-    frame = frame_loss(frame_logits, batch)
-    parts = {"ctc": ctc, "frame": frame}
-    first, last = config.frame
-    loss = (1 - config.intermediate) * ctc + (first + (last - first) * progress) * frame
-    if config.intermediate:
-        parts["middle"] = ctc_loss(middle_log_probs(network, middle), lengths, batch)
-        loss = loss + config.intermediate * parts["middle"]
-    if config.consistency:
-        parts["consistency"] = consistency_loss(log_probs, lengths) / batch.target_lengths.sum()
-        loss = loss + config.consistency * parts["consistency"]
-    return loss, parts
+        with torch.autocast(batch.features.device.type, torch.bfloat16):
+            middle, top = encoder.depths(encoder.frames(batch.features), lengths)
+            hidden = encoder.norm(top)
+            logits = network.ctc(hidden).float()
+            assert network.frame is not None
+            frame_logits = network.frame(hidden).float()
+        log_probs = logits.log_softmax(2)
+        parts = {"ctc": ctc_loss(log_probs, lengths, batch), "frame": frame_loss(frame_logits, batch)}
+        phones = parts["ctc"]
+        if config.loss is Loss.CTC_CRF:
+            parts["crf"] = crf_loss(logits, lengths, batch, PhoneNgram(self.ngram))
+            phones = parts["crf"] + config.ctc_weight * parts["ctc"]
+        if config.intermediate:
+            parts["middle"] = ctc_loss(middle_log_probs(network, middle), lengths, batch)
+            phones = (1 - config.intermediate) * phones + config.intermediate * parts["middle"]
+        first, last = config.frame
+        loss = phones + (first + (last - first) * progress) * parts["frame"]
+        if config.consistency:
+            parts["consistency"] = consistency_loss(log_probs, lengths) / batch.target_lengths.sum()
+            loss = loss + config.consistency * parts["consistency"]
+        return loss, parts
 
 
 def ctc_loss(log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
@@ -62,6 +86,12 @@ def ctc_loss(log_probs: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
         log_probs.transpose(0, 1), batch.targets, lengths, batch.target_lengths,
         reduction="sum", zero_infinity=True,
     ) / batch.target_lengths.sum()  # fmt: skip
+
+
+def crf_loss(logits: Tensor, lengths: Tensor, batch: Batch, ngram: PhoneNgram) -> Tensor:
+    """As `ctc_loss`, normalised over all strings of phones (`ctc_crf_loss`)."""
+    each = ctc_crf_loss(logits, lengths, batch.targets, batch.target_lengths, ngram)
+    return each.sum() / batch.target_lengths.sum()
 
 
 def middle_log_probs(network: PhoneModel, middle: Tensor) -> Tensor:

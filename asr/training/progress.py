@@ -49,15 +49,16 @@ class Judge:
         errors: dict[str, int] = {}
         totals: dict[str, int] = {}
         was_training = network.training
+        device = network.ctc.weight.device
         network.eval()
         for i, (utterance, reference) in enumerate(
             zip(self.prepared.utterances, self.references, strict=True)
         ):
-            frames = torch.from_numpy(self.prepared.frames(i).astype(np.float32))[None]
-            lengths = torch.tensor([frames.shape[1]])
-            with torch.autocast("cpu", torch.bfloat16):
+            frames = torch.from_numpy(self.prepared.frames(i).astype(np.float32))[None].to(device)
+            lengths = torch.tensor([frames.shape[1]], device=device)
+            with torch.autocast(device.type, torch.bfloat16):
                 log_probs, _ = network(normalize_features(frames, lengths), lengths)
-            best = log_probs[0].argmax(1).numpy().astype(np.int32)
+            best = log_probs[0].argmax(1).cpu().numpy().astype(np.int32)
             heard = best[np.flatnonzero(np.diff(best, prepend=-1) != 0)]
             heard = heard[heard != 0]
             errors[utterance.set] = errors.get(utterance.set, 0) + edit_distance(reference, heard)

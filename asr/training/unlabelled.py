@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from asr.model.features import FRAMES_PER_SECOND, NUM_MELS, normalize_features
+from asr.training.loop import share_of
 from asr.training.prepared import Prepared
 
 
@@ -32,6 +33,11 @@ class UnlabelledBatch:
     features: Tensor
     lengths: Tensor
     seconds: float
+
+    def to(self, device: torch.device) -> UnlabelledBatch:
+        return UnlabelledBatch(
+            features=self.features.to(device), lengths=self.lengths.to(device), seconds=self.seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,11 @@ class UnlabelledSource:
         bounds = len(frames) * np.array([piece.part, piece.part + 1]) // piece.parts
         return frames[bounds[0] : bounds[1]]
 
-    def epoch(self, number: int, skip: int = 0) -> Iterator[UnlabelledBatch]:
-        """The batches of an epoch in random order, after the first `skip`."""
+    def epoch(
+        self, number: int, skip: int = 0, process: int = 0, processes: int = 1
+    ) -> Iterator[UnlabelledBatch]:
+        """The batches of an epoch in random order, after the first `skip`: those of one of several processes
+        (`share_of`)."""
         rng = np.random.default_rng([self.config.seed, number])
         names = [
             self.versions[piece.folder][rng.integers(len(self.versions[piece.folder]))]
@@ -101,7 +110,7 @@ class UnlabelledSource:
                 groups.append([])
                 longest = lengths[i]
             groups[-1].append(i)
-        for k in rng.permutation(len(groups))[skip:]:
+        for k in share_of(rng.permutation(len(groups)), skip, process, processes):
             yield self._collate([self._frames(*chosen[i]) for i in groups[k]])
 
     def _collate(self, frames: list[np.ndarray]) -> UnlabelledBatch:
