@@ -236,3 +236,76 @@ def test_an_entry_taken_back_was_never_there(tmp_path: Path) -> None:
     for entry in added:
         decoder.take_back(entry)
     assert found(decoder, rows) == before
+
+
+LONG = ("p", "t", "k", "s", "p", "s", "t")
+
+
+def without(position: int) -> tuple[str, ...]:
+    return (*LONG[:position], *LONG[position + 1 :])
+
+
+def new_word_decoder(tmp_path: Path, *compiled: Entry, missing: float | None = -1.5) -> Decoder:
+    """Knows `tea` from the language model, and `compiled`."""
+    arpa = "\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<s>\n-1\t</s>\n-1\ttea\n\n\\end\\\n"
+    (tmp_path / "lm.arpa").write_text(arpa, encoding="utf-8")
+    options = DecoderOptions(lm_weight=1.0, word_score=0.0, missing_phone_score=missing)
+    lexicon = Lexicon((Entry(word="tea", phones=("t", "t")), *compiled))
+    return Decoder(lexicon, NgramModel.read(tmp_path / "lm.arpa"), PHONES, options)
+
+
+def test_a_long_new_word_may_lack_a_phone(tmp_path: Path) -> None:
+    whole, lacking = spoken(*LONG)[None], [spoken(*without(i))[None] for i in range(len(LONG))]
+    decoder = new_word_decoder(tmp_path)
+    decoder.add("new", [LONG])
+    full = decoder.decode(whole)[0][0]
+    assert full.words == ("new",) and len(full.token_ids) == len(LONG)
+    for i, said in enumerate(lacking):
+        hypothesis = decoder.decode(said)[0][0]
+        assert hypothesis.words == ("new",)
+        assert tuple(PHONES.symbols[t] for t in hypothesis.token_ids) == without(i)
+        # The score of the word itself, and what the missing phone costs.
+        others = hypothesis.score - hypothesis.acoustic_score
+        assert others == pytest.approx(full.score - full.acoustic_score - 1.5, abs=1e-3)
+    decoder.remove("new")
+    assert all("new" not in decoder.decode(said)[0][0].words for said in [whole, *lacking])
+    strict = new_word_decoder(tmp_path, missing=None)
+    strict.add("new", [LONG])
+    assert strict.decode(whole)[0][0].score == pytest.approx(full.score, abs=0.01)
+    heard = strict.decode(lacking[2])[0][0]  # the word with a phone that nobody said, or no word
+    assert heard.score < full.score - 5 and len(heard.token_ids) in (0, len(LONG))
+
+
+def test_short_and_known_words_lack_nothing(tmp_path: Path) -> None:
+    decoder = new_word_decoder(tmp_path, Entry(word="long tea", phones=LONG, like="tea"))
+    assert decoder.decode(spoken(*without(3))[None])[0][0].words == ("long tea",)
+    decoder.remove("long tea")
+    decoder.add("tea", [LONG])  # the language model has it
+    assert decoder.decode(spoken(*LONG)[None])[0][0].words == ("tea",)
+    assert len(decoder.decode(spoken(*without(3))[None])[0][0].token_ids) != len(LONG) - 1
+    decoder.add("short", [LONG[:5]])
+    assert decoder.decode(spoken(*LONG[:5])[None])[0][0].words == ("short",)
+    assert "short" not in decoder.decode(spoken(*LONG[:4])[None])[0][0].words
+
+
+def test_with_a_phone_missing_added_equals_compiled(tmp_path: Path) -> None:
+    entries = [
+        Entry(word="new", phones=LONG, boost=0.5),
+        Entry(word="new", phones=("s", "s", "t")),
+        Entry(word="other", phones=tuple(reversed(LONG))),
+    ]
+    rows = [spoken(*without(i)) for i in range(len(LONG))] + [spoken(*reversed(without(4)))]
+    decoder = new_word_decoder(tmp_path)
+    before = found(decoder, rows)
+    for entry in entries:
+        decoder.add_entry(entry)
+    compiled = new_word_decoder(tmp_path, *entries)
+    with_all = found(compiled, rows)
+    assert found(decoder, rows) == exactly(with_all)
+    compiled.add_entry(entries[2])  # the same again: it takes the place of the compiled one and its forms
+    assert found(compiled, rows) == exactly(with_all)
+    compiled.take_back(entries[2])
+    assert found(compiled, rows) == exactly(with_all)
+    for entry in entries:
+        decoder.take_back(entry)
+    assert found(decoder, rows) == exactly(before)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import heapq
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from asr.decoder.graph import Graph
 NODE = np.dtype([("token", np.int32), ("child", np.int32), ("sibling", np.int32), ("end", np.int32)])
 WORD_END = np.dtype(
     [("pronunciation", np.int32), ("word", np.int32), ("score", np.float32), ("next", np.int32),
-     ("since", np.int32), ("until", np.int32), ("group", np.int32), ("_", np.int32)]
+     ("since", np.int32), ("until", np.int32), ("group", np.int32), ("full", np.int32)]
 )  # fmt: skip
 LINK = np.dtype([("group", np.int32), ("score", np.float32), ("to", np.int32), ("next", np.int32)])
 GROUP = np.dtype([("root", np.int32), ("bonus", np.float32)])
@@ -33,7 +34,7 @@ _GROWING = frozenset(("_nodes", "_ends", "_links", "_heads", "_group_of", "_scor
 
 @dataclass(frozen=True)
 class Added:
-    """One pronunciation of an added word; `lm_id` and `score` as in Vocabulary."""
+    """A way to pronounce an added word; `lm_id` and `score` as in Vocabulary."""
 
     word: str
     word_id: int
@@ -82,36 +83,36 @@ class AddedWords:
                 self._nodes, self._ends, self._links, self._heads, self._groups, self.version, bonus
             )
 
-    def add(self, added: Added) -> None:
-        """A pronunciation; one that is there already gets the new score."""
+    def add(self, forms: Sequence[Added]) -> None:
+        """A pronunciation and then its shorter forms; one that is there already gets the new scores."""
         with self._lock:
-            group = self._group(added)
-            root = int(self._groups["root"][group])
-            self._nodes = _room(self._nodes, self._num_nodes + len(added.tokens), -1)
-            node, self._num_nodes = _insert(self._nodes, self._num_nodes, root, added.tokens)
             version = self.version + 1
-            self._end([e for e in self._live(added.word_id) if self._same(e, added.tokens)])
-            if self._num_ends == len(self._ends):
-                # A view of an earlier version must not meet ends beyond its own array.
-                self._nodes = self._nodes.copy()
-                self._ends = _room(self._ends, self._num_ends + 1, 0)
-            self._ends[self._num_ends] = (
-                self._first_id + len(self.entries),
-                added.word_id,
-                added.score,
-                self._nodes["end"][node],
-                version,
-                _FOREVER,
-                group,
-                0,
-            )
-            self._nodes["end"][node] = self._num_ends
-            self._by_word[added.word_id].append(self._num_ends)
-            self._num_ends += 1
-            self.entries.append(added)
-            heapq.heappush(self._scores[group], (-added.score, self._num_ends - 1))
-            self._set_bonus(group)
+            self._end([e for e in self._live(forms[0].word_id) if self._same(e, forms[0].tokens)])
+            full = len(self.entries)
+            for added in forms:
+                self._grow(added, full, version)
+            self._set_bonus(self._group(forms[0]))
             self.version = version
+
+    def _grow(self, added: Added, full: int, version: int) -> None:
+        """A word end, valid from `version` on; `full` is the entry of which it is a form."""
+        group = self._group(added)
+        root = int(self._groups["root"][group])
+        self._nodes = _room(self._nodes, self._num_nodes + len(added.tokens), -1)
+        node, self._num_nodes = _insert(self._nodes, self._num_nodes, root, added.tokens)
+        if self._num_ends == len(self._ends):
+            # A view of an earlier version must not meet ends beyond its own array.
+            self._nodes = self._nodes.copy()
+            self._ends = _room(self._ends, self._num_ends + 1, 0)
+        self._ends[self._num_ends] = (
+            self._first_id + len(self.entries), added.word_id, added.score, self._nodes["end"][node], version,
+            _FOREVER, group, full,
+        )  # fmt: skip
+        self._nodes["end"][node] = self._num_ends
+        self._by_word[added.word_id].append(self._num_ends)
+        self._num_ends += 1
+        self.entries.append(added)
+        heapq.heappush(self._scores[group], (-added.score, self._num_ends - 1))
 
     def remove(self, word_id: int, tokens: np.ndarray | None = None) -> bool:
         """A word, or its pronunciation `tokens` alone; False where there was none."""
@@ -155,7 +156,7 @@ class AddedWords:
             self._groups["bonus"][group] = bonus
 
     def _same(self, end: int, tokens: np.ndarray) -> bool:
-        there = self.entries[int(self._ends["pronunciation"][end]) - self._first_id]
+        there = self.entries[int(self._ends["full"][end])]
         return np.array_equal(there.tokens, tokens)
 
     def _group(self, added: Added) -> int:

@@ -23,7 +23,7 @@ from asr.lexicon import Lexicon
 from asr.paths import cache_folder
 from asr.phones import PhoneSet
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,12 @@ class Compiled:
         """The same from the cache if it was built before for this key, these phones and options.
 
         `key`: what tells the contents of lexicon and language model; `read` is called only to build."""
-        scores = (options.lm_weight, options.word_score, options.unknown_word_score)
+        scores = (
+            options.lm_weight,
+            options.word_score,
+            options.unknown_word_score,
+            options.missing_phone_score,
+        )
         identity = json.dumps([_FORMAT, key, phones.symbols, scores]).encode()
         folder = cache_folder() / f"graph-{hashlib.sha256(identity).hexdigest()[:32]}"
         if not folder.is_dir():

@@ -30,7 +30,7 @@ class View:
         entries: Sequence[Added],
         loop: np.ndarray | None,
     ) -> None:
-        self._keep = (removed, added)
+        self.removed, self.added = removed, added
         self._compiled, self._entries, self.loop = compiled, entries, loop
         graph, vocabulary = compiled.graph, compiled.vocabulary
         self.graph = GraphView(
@@ -90,10 +90,10 @@ class LiveVocabulary:
 
     def add(self, entry: Entry) -> None:
         """A pronunciation that is there already takes the new entry's score."""
-        added = self._scored(entry)
+        forms = self._scored(entry)
         with self._lock:
-            self._mark(self._compiled_as(added), 1)
-            self._added.add(added)
+            self._mark(self._compiled_as(forms[0]), 1)
+            self._added.add(forms)
             self.view = self._new_view()
 
     def remove(self, word: str) -> None:
@@ -108,7 +108,7 @@ class LiveVocabulary:
 
     def take_back(self, entry: Entry) -> None:
         """Undo `add` of the same word and phones: what was compiled is heard again as it was."""
-        added = self._scored(entry)
+        added = self._scored(entry)[0]
         with self._lock:
             self._added.remove(added.word_id, added.tokens)
             self._mark(self._compiled_as(added), 0)
@@ -121,21 +121,23 @@ class LiveVocabulary:
         scored = [self._scored(entry) for entry in entries]
         with self._lock:
             mine, removed = self._added.copy(), self._removed.copy()
-            for added in scored:
-                removed[self._compiled_as(added)] = 1
-        for added in scored:
-            mine.add(added)
+            for forms in scored:
+                removed[self._compiled_as(forms[0])] = 1
+        for forms in scored:
+            mine.add(forms)
         return View(self._compiled, removed, mine.view(), mine.entries, self._loop)
 
-    def _scored(self, entry: Entry) -> Added:
-        tokens = self._phones.encode(entry.phones)
+    def _scored(self, entry: Entry) -> list[Added]:
+        """The pronunciation, and those that are a phone shorter where it may lack one."""
+        tokens = tuple(self._phones.encode(entry.phones))
         check_length(entry, len(tokens))
         scored = self.scorer(entry)
         with self._lock:
             word_id = self._word_ids.setdefault(entry.word, len(self._word_ids))
-        return Added(
-            entry.word, word_id, np.array(tokens, np.int16), scored.lm_id, scored.score, scored.unknown
-        )
+        return [
+            Added(entry.word, word_id, np.array(form, np.int16), scored.lm_id, score.score, scored.unknown)
+            for form, score in {tokens: scored, **scored.with_a_phone_missing(tokens)}.items()
+        ]
 
     @functools.cached_property
     def _word_ids(self) -> dict[str, int]:
@@ -148,9 +150,10 @@ class LiveVocabulary:
         return np.flatnonzero(self._vocabulary.word == word_id).tolist()
 
     def _compiled_as(self, added: Added) -> list[int]:
-        """Those of the word that are the same phones."""
+        """Those of the word that are the same phones, or these less one."""
+        vocabulary, tokens = self._vocabulary, added.tokens.tolist()
         same = self._pronunciations(added.word_id)
-        return [i for i in same if self._vocabulary.tokens_of(i) == added.tokens.tolist()]
+        return [i for i in same if vocabulary.tokens_of(vocabulary.full[i]) == tokens]
 
     def _mark(self, pronunciations: Sequence[int], value: int) -> None:
         if pronunciations:

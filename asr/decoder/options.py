@@ -12,24 +12,30 @@ class DecoderOptions:
 
     A token survives a frame if it is within `beam_threshold` of the best one and among the `beam_size` best.
     A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does
-    not know scores `unknown_word_score` there. Frames whose blank is likelier than `blank_skip_threshold` are
-    passed in one step. `nbest` hypotheses come out; `num_threads` utterances are decoded at a time, 0: one a
-    core.
+    not know scores `unknown_word_score` there; it, and a word with `like=`, may lack any one of its phones if
+    they are six or more, which scores `missing_phone_score` (None: may not). Frames whose blank is likelier
+    than `blank_skip_threshold` are passed in one step. `nbest` hypotheses come out; `num_threads` utterances
+    are decoded at a time, 0: one a core.
 
     `unknown`: "off", every sound belongs to a word of the lexicon; "mark", a word that is not in it may be
     written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it.
+
+    `engine`: "cpu", or "gpu": whole batches on a CUDA device with the same results. It finds one hypothesis
+    and no unknown words; streams are searched on the CPU all the same.
     """
 
     beam_size: int = 1000
     beam_threshold: float = 14.0
     lm_weight: float = 1.0
     word_score: float = 3.0
-    unknown_word_score: float = -10.0
+    unknown_word_score: float = -10.5
+    missing_phone_score: float | None = -2.0
     blank_skip_threshold: float = 0.999
     unknown: str = "off"
     unknown_score: float = -4.0
     nbest: int = 1
     num_threads: int = 0
+    engine: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.beam_size < 1:
@@ -40,6 +46,10 @@ class DecoderOptions:
             raise ValueError(f"unknown must be off or mark, not {self.unknown!r}")
         if self.nbest < 1:
             raise ValueError(f"nbest must be at least 1, not {self.nbest}")
+        if self.engine not in ("cpu", "gpu"):
+            raise ValueError(f"engine must be cpu or gpu, not {self.engine!r}")
+        if self.engine == "gpu" and (self.nbest > 1 or self.unknown != "off"):
+            raise ValueError("engine gpu: nbest above 1 and unknown words are found by engine cpu alone")
         if not 0 < self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be in (0, 1], not {self.blank_skip_threshold}")
 

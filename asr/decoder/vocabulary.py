@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from asr.phones import PhoneSet
 from asr.text import normalize
 
 LONGEST = 250  # phones of a pronunciation
+LONG_ENOUGH = 6  # phones of a pronunciation that is still like no other word without one of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,8 @@ class Vocabulary:
     `tokens` int16: pronunciation i is tokens[offsets[i] : offsets[i + 1]]. `word` (pronunciations,) int32 is
     the place in `words`. `lm_id` int32 is the word's id in the language model, 0 where it knows none. `score`
     float32 is what the end of a word scores beside the language model; `unknown` marks those for which that
-    includes all of the language model's.
+    includes all of the language model's. `full` (pronunciations,) int32: of which pronunciation it is, itself
+    or one with a phone more.
     """
 
     words: tuple[str, ...]
@@ -35,6 +37,7 @@ class Vocabulary:
     lm_id: np.ndarray
     score: np.ndarray
     unknown: np.ndarray
+    full: np.ndarray
 
     def __len__(self) -> int:
         return len(self.word)
@@ -47,24 +50,29 @@ def build_vocabulary(
     entries: Sequence[Entry], phones: PhoneSet, lm: NgramModel | None, options: DecoderOptions
 ) -> Vocabulary:
     """Raises UnknownPhone, and ValueError for a pronunciation that is empty or longer than LONGEST."""
-    encoded: dict[tuple[str, tuple[str, ...]], tuple[list[int], Entry]] = {}
-    for entry in entries:
-        # Of two lines that say the same the later one, which is the user's, holds.
-        encoded[entry.word, entry.phones] = phones.encode(entry.phones), entry
-    ordered = sorted(encoded.values(), key=lambda pair: pair[0])
-    lengths = [len(tokens) for tokens, _ in ordered]
-    for tokens, entry in ordered:
-        check_length(entry, len(tokens))
-    ids: dict[str, int] = {}
+    encoded: dict[tuple[str, tuple[int, ...]], tuple[Entry, WordScore, tuple[int, ...]]] = {}
     scorer = WordScorer(lm, options)
-    scored = [scorer(entry) for _, entry in ordered]
+    for entry in entries:
+        tokens = tuple(phones.encode(entry.phones))
+        check_length(entry, len(tokens))
+        # Of two lines that say the same the later one, which is the user's, holds.
+        encoded[entry.word, tokens] = entry, scorer(entry), tokens
+    for (word, tokens), (entry, score, _) in list(encoded.items()):
+        for shorter, lower in score.with_a_phone_missing(tokens).items():
+            encoded.setdefault((word, shorter), (entry, lower, tokens))
+    keys = sorted(encoded, key=lambda key: key[1])
+    place = {key: i for i, key in enumerate(keys)}
+    ids: dict[str, int] = {}
+    scored = [encoded[key][1] for key in keys]
+    lengths = [len(tokens) for _, tokens in keys]
     return Vocabulary(
-        tokens=np.fromiter((t for tokens, _ in ordered for t in tokens), np.int16, sum(lengths)),
+        tokens=np.fromiter((t for _, tokens in keys for t in tokens), np.int16, sum(lengths)),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
-        word=np.array([ids.setdefault(entry.word, len(ids)) for _, entry in ordered], np.int32),
+        word=np.array([ids.setdefault(word, len(ids)) for word, _ in keys], np.int32),
         lm_id=np.array([s.lm_id for s in scored], np.int32),
         score=np.array([s.score for s in scored], np.float32),
         unknown=np.array([s.unknown for s in scored], np.bool_),
+        full=np.array([place[word, encoded[word, tokens][2]] for word, tokens in keys], np.int32),
         words=tuple(ids),
     )
 
@@ -76,9 +84,23 @@ def check_length(entry: Entry, length: int) -> None:
 
 @dataclass(frozen=True)
 class WordScore:
+    """`lm_id`, `score` and `unknown` as in Vocabulary; `missing_phone` is what it costs to leave out a phone,
+    None where none may be."""
+
     lm_id: int
     score: float
     unknown: bool
+    missing_phone: float | None = None
+
+    def with_a_phone_missing(self, tokens: Sequence[int]) -> dict[tuple[int, ...], WordScore]:
+        """The pronunciations that are one of `tokens` shorter, each once, and their scores.
+
+        A sound that a speaker swallows or the acoustic model misses does no great harm to a word that the
+        language model expects. A word that is new there stands alone against all that is expected."""
+        if self.missing_phone is None or len(tokens) < LONG_ENOUGH:
+            return {}
+        lower = replace(self, score=self.score + self.missing_phone)
+        return {(*tokens[:i], *tokens[i + 1 :]): lower for i in range(len(tokens))}
 
 
 class WordScorer:
@@ -102,10 +124,11 @@ class WordScorer:
             score += math.log(entry.weight)
         if self._lm is None:
             return WordScore(0, score, True)
+        missing = options.missing_phone_score
         name = entry.like or entry.word
         lm_id = self._ids.get(name, -1)
         if lm_id < 0:
             lm_id = self._ids.get(normalize(name), -1)
         if lm_id > 0:
-            return WordScore(lm_id, score, False)
-        return WordScore(0, score + options.lm_weight * options.unknown_word_score, True)
+            return WordScore(lm_id, score, False, missing if entry.like else None)
+        return WordScore(0, score + options.lm_weight * options.unknown_word_score, True, missing)
