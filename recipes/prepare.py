@@ -1,16 +1,22 @@
 """Read manifests and audio once: log-mel features of every utterance at several speeds, in a few flat files.
 
     python recipes/prepare.py --data ~/phonebook-data --out work/prepared --jobs 2
+    python recipes/prepare.py --folder my-recordings --out work/mine
+    python recipes/prepare.py --librispeech ~/corpora --split 10h --download --out work/10h
+    python recipes/prepare.py --common-voice ~/cv-corpus-24.0/en --split train --out work/cv
 
-Writes for each speed `features-SPEED.raw` (float16, frames x mels, all utterances one after the other) and
-`utterances.tsv` (id, set, speaker, text, first:last frame at each speed). The training recipes map these
-files into memory; an hour of speech takes 58 MB at each speed. A file that cannot be read is skipped and
-counted. With --noise each utterance is also written in rooms with noises (`features-noisy-SPEED.raw`).
+Takes manifests, LibriSpeech and the few-label sets that wav2vec 2.0 was fine-tuned on, a Common Voice
+release, and any folder of recordings with their texts beside them (asr/corpora.py). Writes for each speed
+`features-SPEED.raw` (float16, frames x mels, all utterances one after the other) and `utterances.tsv` (id,
+set, speaker, text, first:last frame at each speed). The training recipes map these files into memory; an
+hour of speech takes 58 MB at each speed. A file that cannot be read is skipped and counted. With --noise each
+utterance is also written in rooms with noises (`features-noisy-SPEED.raw`).
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +26,9 @@ import numpy as np
 import typer
 from rich.progress import track
 
+from asr.corpora import read_common_voice, read_folder, read_librispeech
 from asr.errors import one_line_errors
+from asr.manifest import Utterance, read_manifest
 
 TRAINING = (
     "commonvoice/train.tsv", "speechocean/train.tsv", "kathleen/train.tsv", "ljspeech/train.tsv",
@@ -34,9 +42,7 @@ DEVELOPMENT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    data: Path
     out: Path
-    manifests: tuple[str, ...] = TRAINING
     speeds: tuple[float, ...] = (1.0, 0.9, 1.1)
     noisy_speeds: tuple[float, ...] = (0.95, 1.05)
     noise: Path | None = None
@@ -54,15 +60,12 @@ class Item:
     seed: int
 
 
-def read_manifest(path: Path, name: str) -> list[Item]:
-    from asr.manifest import read_manifest as read
-
-    items = []
-    for i, utterance in enumerate(read(path)):
-        items.append(
-            Item(path=Path(utterance.path), set=name, speaker=utterance.speaker, text=utterance.text, seed=i)
-        )
-    return items
+def items_of(name: str, utterances: Iterable[Utterance]) -> list[Item]:
+    """The utterances of a set."""
+    return [
+        Item(path=Path(u.path), set=name, speaker=u.speaker, text=u.text, seed=i)
+        for i, u in enumerate(utterances)
+    ]
 
 
 def extract(item: Item, config: Config) -> list[np.ndarray] | None:
@@ -107,11 +110,11 @@ def log_mel(waveform: np.ndarray) -> np.ndarray:
 _LOG_MEL = None
 
 
-def main(config: Config) -> None:
+def main(config: Config, items: Sequence[Item]) -> None:
+    """Raises ValueError where there is nothing to prepare or nothing can be read."""
+    if not items:
+        raise ValueError("no recordings: give --data, --manifest, --folder, --librispeech or --common-voice")
     config.out.mkdir(parents=True, exist_ok=True)
-    items: list[Item] = []
-    for name in config.manifests:
-        items += read_manifest(config.data / name, name.removesuffix(".tsv"))
     names = [f"{speed:.2f}" for speed in config.speeds]
     if config.noise is not None:
         names += [f"noisy-{speed:.2f}" for speed in config.noisy_speeds]
@@ -134,6 +137,8 @@ def main(config: Config) -> None:
             rows.append("\t".join([item.path.stem, item.set, item.speaker, text, *spans]))
     for file in files:
         file.close()
+    if not rows:
+        raise ValueError(f"none of the {len(items):,} recordings can be read")
     header = "\t".join(["id", "set", "speaker", "text", *names])
     (config.out / "utterances.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     hours = ends[0] / 100 / 3600 * config.speeds[0]
@@ -141,22 +146,46 @@ def main(config: Config) -> None:
 
 
 def cli(
-    data: Annotated[Path, typer.Option(help="folder of the manifests and their audio")],
     out: Annotated[Path, typer.Option(help="where the features go")],
+    data: Annotated[Path | None, typer.Option(help="folder of the manifests and their audio")] = None,
     manifest: Annotated[
-        list[str] | None, typer.Option(help="manifest below --data (default: all training sets)")
+        list[str] | None, typer.Option(help="manifest, below --data if given (default: all training sets)")
     ] = None,
+    folder: Annotated[
+        list[Path] | None, typer.Option(help="recordings with their texts beside them: a.wav and a.txt")
+    ] = None,
+    librispeech: Annotated[Path | None, typer.Option(help="folder that holds LibriSpeech/")] = None,
+    common_voice: Annotated[Path | None, typer.Option(help="release of a language: clips/, *.tsv")] = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="of LibriSpeech or Common Voice: train-clean-100, 10h, 1h, 10min, train, dev, ..."),
+    ] = None,
+    download: Annotated[bool, typer.Option(help="fetch the split of LibriSpeech if it is not there")] = False,
     development: Annotated[
-        bool, typer.Option(help="prepare the development sets, at their own speed only")
+        bool, typer.Option(help="at their own speed only; of --data the development sets")
     ] = False,
     noise: Annotated[Path | None, typer.Option(help="folder with noise.tsv: adds a noisy version")] = None,
     jobs: Annotated[int, typer.Option(help="processes")] = 2,
 ) -> None:
     """Extract the features that the training recipes read."""
-    manifests = tuple(manifest) if manifest else DEVELOPMENT if development else TRAINING
     speeds = (1.0,) if development else Config.speeds
     with one_line_errors():
-        main(Config(data=data, out=out, manifests=manifests, speeds=speeds, noise=noise, jobs=jobs))
+        if bool(librispeech or common_voice) != bool(split):
+            raise ValueError("--librispeech or --common-voice goes with --split, as often as you like")
+        if librispeech and common_voice:
+            raise ValueError("--librispeech or --common-voice, one at a time: their splits have other names")
+        manifests = manifest or ((DEVELOPMENT if development else TRAINING) if data else ())
+        items: list[Item] = []
+        for name in manifests:
+            items += items_of(name.removesuffix(".tsv"), read_manifest((data or Path()) / name))
+        for own in folder or ():
+            items += items_of(own.resolve().name, read_folder(own))
+        for name in split or ():
+            if librispeech:
+                items += items_of(f"librispeech/{name}", read_librispeech(librispeech, [name], download))
+            if common_voice:
+                items += items_of(f"commonvoice/{name}", read_common_voice(common_voice, [name]))
+        main(Config(out=out, speeds=speeds, noise=noise, jobs=jobs), items)
 
 
 if __name__ == "__main__":

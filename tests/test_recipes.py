@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from test_training_data import write_prepared
 
@@ -15,7 +18,10 @@ from asr import Recognizer
 from asr.model.checkpoint import load_network, save_model
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
-from asr.training.batches import Batch, BatchConfig
+from asr.training.batches import Batch, BatchConfig, BatchSource
+from asr.training.ctc_crf import estimate_phone_ngram
+from asr.training.objective import Loss, ObjectiveConfig, crf_loss
+from asr.training.prepared import Alignments, Prepared
 
 SMALL = EncoderConfig(dim=32, bottleneck=16, dilations=(1, 2), statistics_after=(1,), statistics_dim=8)
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -67,54 +73,105 @@ def prepared(tmp_path: Path) -> Path:
     return tmp_path / "prepared"
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.fixture
+def finetune(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import finetune
+
+    return finetune
+
+
+def interrupt_at(finetune: Any, patch: pytest.MonkeyPatch, steps: int, error: type[BaseException]) -> None:
+    step = finetune.Run.step
+
+    def interrupted(run: Any, batches: list[Batch]) -> dict[str, float]:
+        if run.steps == steps:
+            raise error
+        return step(run, batches)
+
+    patch.setattr(finetune.Run, "step", interrupted)
+
+
+EVERYTHING = ObjectiveConfig(loss=Loss.CTC_CRF, consistency=0.2, intermediate=0.3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"dropout": 0.2},
+        {"objective": EVERYTHING, "batch": BatchConfig(seconds=6.0, copies=2), "accumulate": 2},
+    ],
+)
 def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
-    dropout: float,
+    changes: dict[str, Any],
+    finetune: Any,
     prepared: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    import finetune
-
     def train(out: Path) -> dict[str, torch.Tensor]:
-        config = finetune.Config(
-            prepared=prepared,
-            out=out,
-            hours=0.02,
-            encoder=SMALL,
-            batch=BatchConfig(seconds=6.0),
-            dropout=dropout,
-        )
-        finetune.main(config)
+        settings = {"hours": 0.02, "encoder": SMALL, "batch": BatchConfig(seconds=6.0)} | changes
+        finetune.main(finetune.Config(prepared=prepared, out=out, **settings))
         return torch.load(out / "last.pt", weights_only=True)
 
     whole = train(tmp_path / "whole")
-    step = finetune.Run.step
-
-    def interrupted(run: finetune.Run, batches: list[Batch]) -> dict[str, float]:
-        if run.steps == 5:
-            raise KeyboardInterrupt
-        return step(run, batches)
-
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(finetune.Run, "step", interrupted)
+        interrupt_at(finetune, patch, 5, KeyboardInterrupt)
         train(tmp_path / "parts")
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command goes on from there" in capsys.readouterr().err
+    torch.manual_seed(99)  # nothing may depend on what was drawn before
     parts = train(tmp_path / "parts")
-    assert parts["counters"] == whole["counters"]
+    assert parts["counters"] == whole["counters"] and whole["counters"][0] > 7
     for part in ("network", "average"):
         for name, value in whole[part].items():
             assert torch.equal(parts[part][name], value), name
 
 
-def test_an_interruption_amid_an_update_leaves_the_last_save(
-    prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_training_says_how_to_go_on(
+    finetune: Any,
+    prepared: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(RECIPES))
-    import finetune
+    config = finetune.Config(
+        prepared=prepared, out=tmp_path / "run", encoder=SMALL, hours=0.1, save_every_s=0
+    )
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        interrupt_at(finetune, patch, 3, RuntimeError)
+        finetune.main(config)
+    assert "the same command goes on from the last save, at most 0 s before" in capsys.readouterr().err
+    assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["counters"][0] == 3
+    finetune.main(config)
+    assert "going on from step 3" in capsys.readouterr().err
 
+
+def test_ctc_crf_after_ctc_lowers_its_loss(finetune: Any, prepared: Path, tmp_path: Path) -> None:
+    common = {"prepared": prepared, "batch": BatchConfig(seconds=12.0), "warmup_steps": 5}
+    finetune.main(finetune.Config(out=tmp_path / "ctc", encoder=SMALL, hours=0.03, **common))
+    objective = ObjectiveConfig(loss=Loss.CTC_CRF)
+    after = {"init": tmp_path / "ctc" / "average", "objective": objective, "hours": 0.05}
+    finetune.main(finetune.Config(out=tmp_path / "crf", **after, **common))
+
+    alignments = Alignments.open(prepared / "alignments.npz")
+    source = BatchSource(Prepared.open(prepared), alignments, BatchConfig(mel_masks=0, time_width=0))
+    ngram = estimate_phone_ngram((alignments.targets(i) for i in source.usable), 47)
+    batch = next(source.epoch(0))
+
+    def loss_of(folder: Path) -> float:
+        network, _ = load_network(folder)
+        with torch.no_grad():
+            hidden, lengths = network.encoder(batch.features, batch.lengths)
+            return crf_loss(network.ctc(hidden), lengths, batch, ngram).item()
+
+    assert loss_of(tmp_path / "crf" / "average") < 0.85 * loss_of(tmp_path / "ctc" / "average")
+
+
+def test_an_interruption_amid_an_update_leaves_the_last_save(
+    finetune: Any, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def weights() -> dict[str, torch.Tensor]:
         return torch.load(tmp_path / "run" / "last.pt", weights_only=True)["network"]
 
@@ -158,3 +215,60 @@ def test_the_average_of_two_models(tmp_path: Path) -> None:
     both, _ = load_network(tmp_path / "both")
     expected = (networks[0].ctc.weight + networks[1].ctc.weight) / 2
     torch.testing.assert_close(both.ctc.weight, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_prepare_skips_and_counts_what_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import prepare
+
+    folder = tmp_path / "mine"
+    (folder / "mia").mkdir(parents=True)
+    for i, name in enumerate(("one", "two")):
+        tone = 0.1 * np.sin(np.arange(8_000 * (i + 1)) / 5)
+        soundfile.write(folder / "mia" / f"{name}.wav", tone, 16_000)
+    (folder / "mia" / "broken.wav").write_bytes(b"RIFF, but no audio")
+    for name in ("one", "two", "broken"):
+        (folder / "mia" / f"{name}.txt").write_text(f"This is {name}", encoding="utf-8")
+
+    prepare.cli(out=tmp_path / "out", folder=[folder], jobs=1)
+    out, err = capfd.readouterr()
+    assert "2 utterances, 0.00 h, 1 skipped" in out and "skipped: " in err and "broken.wav" in err
+    prepared = Prepared.open(tmp_path / "out")
+    assert [(u.id, u.set, u.speaker) for u in prepared.utterances] == [
+        ("one", "mine", "mia"), ("two", "mine", "mia"),
+    ]  # fmt: skip
+    assert [u.text for u in prepared.utterances] == ["This is one", "This is two"]
+    assert [len(prepared.frames(i)) for i in range(2)] == [51, 101]
+    assert len(prepared.frames(1, "0.90")) == pytest.approx(101 / 0.9, abs=1)
+
+    for name in ("one", "two"):
+        (folder / "mia" / f"{name}.wav").unlink()
+    with pytest.raises(SystemExit):
+        prepare.cli(out=tmp_path / "none", folder=[folder], jobs=1)
+    assert "none of the 1 recordings can be read" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "no recordings: give --data, --manifest, --folder"),
+        ({"librispeech": Path("x")}, "goes with --split"),
+        ({"split": ["train"]}, "goes with --split"),
+        ({"librispeech": Path("x"), "common_voice": Path("x"), "split": ["dev"]}, "one at a time"),
+    ],
+)
+def test_prepare_says_what_it_needs(
+    arguments: dict[str, Any],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import prepare
+
+    with pytest.raises(SystemExit):
+        prepare.cli(out=tmp_path / "out", **arguments)
+    assert message in capsys.readouterr().err
