@@ -148,6 +148,94 @@ def test_a_failed_training_says_how_to_go_on(
     assert "going on from step 3" in capsys.readouterr().err
 
 
+def small_steps(finetune: Any, prepared: Path, out: Path) -> Any:
+    """A training of five steps that take two batches each, within one epoch."""
+    batch = BatchConfig(seconds=3.0)
+    return finetune.Config(
+        prepared=prepared, out=out, hours=0.006, encoder=SMALL, batch=batch, warmup_steps=3
+    )
+
+
+IN_EACH_PROCESS = """
+import sys
+from pathlib import Path
+from pytest import MonkeyPatch
+from test_recipes import RECIPES, interrupt_at, small_steps
+sys.path.insert(0, str(RECIPES))
+import finetune
+
+prepared, out, *interrupted = sys.argv[1:]
+for steps in interrupted:
+    interrupt_at(finetune, MonkeyPatch(), int(steps), KeyboardInterrupt)
+finetune.main(small_steps(finetune, Path(prepared), Path(out)))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_that_accumulates_and_go_on_exactly(
+    finetune: Any, prepared: Path, tmp_path: Path
+) -> None:
+    config = small_steps(finetune, prepared, tmp_path / "one")
+    finetune.main(dataclasses.replace(config, accumulate=2))
+    (tmp_path / "two.py").write_text(IN_EACH_PROCESS, encoding="utf-8")
+    launch = (
+        "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+        tmp_path / "two.py", prepared, tmp_path / "two",
+    )  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+
+    def two(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *map(str, launch), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    done = two("2")
+    assert done.returncode != 0 and done.stderr.count("the same command goes on from there") == 1, done.stderr
+    assert torch.load(tmp_path / "two" / "last.pt", weights_only=True)["counters"][0] == 2
+    done = two()
+    assert done.returncode == 0 and "2 x cpu" in done.stderr, done.stderr[-2000:]
+    found, expected = (torch.load(tmp_path / n / "last.pt", weights_only=True) for n in ("two", "one"))
+    assert found["counters"] == expected["counters"] and found["counters"][:2] == (5, 0)
+    for name, value in expected["network"].items():
+        assert torch.equal(found["network"][name], value), name
+
+
+def test_the_best_model_is_kept(
+    finetune: Any, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = iter([0.5, 0.3, 0.4])
+    judged = []
+
+    def judge(self: object, network: PhoneModel) -> dict[str, float]:
+        judged.append(network.ctc.bias.detach().clone())
+        return {"a": next(rates), "b": 0.2}
+
+    monkeypatch.setattr(finetune.Judge, "phone_error_rates", judge)
+    config = finetune.Config(
+        prepared=prepared, development=prepared, out=tmp_path, encoder=SMALL, hours=0.006,
+        batch=BatchConfig(seconds=6.0), judge_every_hours=0.0025, warmup_steps=1,
+    )  # fmt: skip
+    finetune.main(config)
+    assert len(judged) == 3
+    best, last = (load_network(tmp_path / name)[0].ctc.bias for name in ("best", "average"))
+    assert torch.equal(best, judged[1].half().float()) and torch.equal(last, judged[2].half().float())
+    note = json.loads((tmp_path / "best" / "judged.json").read_text())
+    assert (note["mean"], note["per"]) == (pytest.approx(0.25), {"a": 0.3, "b": 0.2})
+    lines = (tmp_path / "judged.jsonl").read_text().splitlines()
+    assert [json.loads(line)["per"]["a"] for line in lines] == [0.5, 0.3, 0.4]
+
+
+def test_a_model_that_does_not_fit_is_refused(finetune: Any, prepared: Path, tmp_path: Path) -> None:
+    common = {"prepared": prepared, "hours": 0.001}
+    finetune.main(finetune.Config(out=tmp_path / "run", encoder=SMALL, **common))
+    larger = dataclasses.replace(SMALL, dim=40)
+    with pytest.raises(ValueError, match=r"last\.pt: another network: give its --init, or another --out"):
+        finetune.main(finetune.Config(out=tmp_path / "run", encoder=larger, **common))
+    save_model(tmp_path / "few", PhoneModel(SMALL, 3), PhoneSet(("<blk>", "p", "t")))
+    with pytest.raises(ValueError, match="few: its phones are not those of the training data"):
+        finetune.main(finetune.Config(out=tmp_path / "new", init=tmp_path / "few", **common))
+
+
 def test_ctc_crf_after_ctc_lowers_its_loss(finetune: Any, prepared: Path, tmp_path: Path) -> None:
     common = {"prepared": prepared, "batch": BatchConfig(seconds=12.0), "warmup_steps": 5}
     finetune.main(finetune.Config(out=tmp_path / "ctc", encoder=SMALL, hours=0.03, **common))
