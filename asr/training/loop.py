@@ -141,8 +141,10 @@ def make_optimizers(
 def set_rates(
     optimizers: list[Optimizer], rates: tuple[float, float], steps: int, warmup_steps: int, progress: float
 ) -> float:
-    """Linear warm-up, then linear decay over `progress` (0 to 1); returns the factor on `rates`."""
-    factor = min(1.0, (steps + 1) / warmup_steps) * max(1e-3, 1.0 - progress)
+    """Linear warm-up, over a tenth of the training at most, and linear decay over `progress` (0 to 1);
+    returns the factor on `rates`."""
+    warm = max((steps + 1) / warmup_steps, 10 * progress)
+    factor = min(1.0, warm) * max(1e-3, 1.0 - progress)
     for optimizer, rate in zip(optimizers, rates, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate * factor
