@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,9 @@ from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
 from asr.types import Hypothesis
 
+if TYPE_CHECKING:
+    from asr.decoder.gpu import GpuEngine
+
 
 class Decoder:
     """Finds the words of `lexicon` that the phones spell best under `language_model`.
@@ -46,7 +49,8 @@ class Decoder:
     ) -> None:
         """`compiled` stands in for `lexicon`, which is not looked at then.
 
-        Raises ValueError for a lexicon without entries, and UnknownPhone for one of other phones.
+        Raises ValueError for a lexicon without entries and an engine that cannot run here, and UnknownPhone
+        for a lexicon of other phones.
         """
         self.options = options or DecoderOptions()
         self.phones = phones
@@ -62,6 +66,12 @@ class Decoder:
         self._compiled = compiled
         self._live = LiveVocabulary(compiled, language_model, phones, self.options)
         self._free: SimpleQueue[Workspace] = SimpleQueue()
+        self._gpu: GpuEngine | None = None
+        if self.options.engine == "gpu":
+            # Imported where it is used: it takes torch.
+            from asr.decoder.gpu import GpuEngine
+
+            self._gpu = GpuEngine(compiled, self.options)
         # How often a search had no room for a token, a record or a merge: then its beam was narrower than
         # asked.
         self.overflows = 0
@@ -138,7 +148,14 @@ class Decoder:
         `log_probs`: (batch, frames, tokens) float32, natural log, numpy or torch; `lengths`: (batch,) frames
         of each. `extra`: words that are heard in this call alone. Raises ValueError for shapes that do not
         fit, lengths beyond the frames, and NaN.
+
+        With engine "gpu" a CUDA tensor is decoded on its device; other log_probs are moved to one.
         """
+        if self._gpu is not None:
+            sizes = _sizes(tuple(log_probs.shape), lengths, len(self.phones))
+            found = self._gpu.decode(self._live.view_with(extra), log_probs, sizes)
+            self.overflows += sum(f.overflow for f in found)
+            return [[self._hypothesis(f.path, f.token_frames, f.score)] for f in found]
         utterances = _utterances(log_probs, lengths, len(self.phones))
         view = self._live.view_with(extra)
         threads = min(self.options.num_threads or len(os.sched_getaffinity(0)), len(utterances))
@@ -168,9 +185,11 @@ class Decoder:
         self.overflows += paths.overflow
         found = best_paths(paths, self.options.nbest, lambda p: tuple(s.word for s in self._path(view, p)))
         found = found or [([], float(log_probs[:, 0].sum()))]
-        hypotheses = [
-            self._hypothesis(view, log_probs, paths.records[chosen], score) for chosen, score in found
-        ]
+        hypotheses = []
+        for chosen, score in found:
+            path = self._path(view, paths.records["pronunciation"][chosen].tolist())
+            frames = _token_frames(path, log_probs, paths.records[chosen])
+            hypotheses.append(self._hypothesis(path, frames, score))
         if self.options.nbest > 1:
             # What a path scored before it met a better one is only known about: score all of them afresh.
             hypotheses = sorted((self._rescored(log_probs, h) for h in hypotheses), key=lambda h: -h.score)
@@ -190,9 +209,7 @@ class Decoder:
                 path.append(view.said(i))
         return path
 
-    def _hypothesis(self, view: View, log_probs: np.ndarray, records: np.ndarray, score: float) -> Hypothesis:
-        path = self._path(view, records["pronunciation"].tolist())
-        tokens = np.concatenate([said.tokens for said in path]) if path else np.zeros(0, np.int16)
+    def _hypothesis(self, path: Sequence[Added], token_frames: tuple[int, ...], score: float) -> Hypothesis:
         lm_weight, lm_score = self.options.lm_weight, 0.0
         bonus = sum(said.score for said in path)
         if self._lm is not None:
@@ -202,8 +219,8 @@ class Decoder:
             bonus -= lm_weight * float(self._lm.log_prob[0]) * sum(said.unknown for said in path)
         return Hypothesis(
             words=tuple(said.word for said in path),
-            token_ids=tuple(tokens.tolist()),
-            token_frames=_token_frames(path, log_probs, records, tokens),
+            token_ids=tuple(_tokens(path).tolist()),
+            token_frames=token_frames,
             word_ends=tuple(itertools.accumulate(len(said.tokens) for said in path)),
             acoustic_score=score - lm_weight * lm_score - bonus,
             lm_score=lm_score,
@@ -242,15 +259,18 @@ class Stream:
         return self._decoder._hypotheses(self._workspace, self._view, np.concatenate([empty, *self._pieces]))
 
 
-def _token_frames(
-    path: Sequence[Added], log_probs: np.ndarray, records: np.ndarray, tokens: np.ndarray
-) -> tuple[int, ...]:
+def _tokens(path: Sequence[Added]) -> np.ndarray:
+    return np.concatenate([said.tokens for said in path]) if path else np.zeros(0, np.int16)
+
+
+def _token_frames(path: Sequence[Added], log_probs: np.ndarray, records: np.ndarray) -> tuple[int, ...]:
     """The frame in which each token begins."""
     # A record ends a word, or is a phone of an unknown one: a piece of known place either way.
     pieces = records[records["pronunciation"] != UNKNOWN_END]
     sizes: list[int] = []
     for said in path:
         sizes += [1] * len(said.tokens) if said.word_id < 0 else [len(said.tokens)]
+    tokens = _tokens(path)
     frames = np.zeros(len(tokens), np.int32)
     place_tokens(log_probs, tokens, np.cumsum(sizes, dtype=np.int32), pieces["frame"].copy(), frames)
     return tuple(frames.tolist())
@@ -259,18 +279,24 @@ def _token_frames(
 def _utterances(log_probs: Any, lengths: Any, num_tokens: int) -> list[np.ndarray]:
     """The frames of each utterance, contiguous. Raises ValueError."""
     batch = np.asarray(log_probs.detach().cpu() if hasattr(log_probs, "detach") else log_probs, np.float32)
-    if batch.ndim != 3:
-        raise ValueError(f"log_probs must be (batch, frames, tokens), not of shape {batch.shape}")
-    if batch.shape[2] != num_tokens:
-        raise ValueError(f"log_probs has {batch.shape[2]} tokens, the phone set {num_tokens}")
-    sizes = [batch.shape[1]] * len(batch) if lengths is None else [int(n) for n in lengths]
-    if len(sizes) != len(batch) or any(not 0 <= n <= batch.shape[1] for n in sizes):
-        raise ValueError(f"lengths {sizes} do not fit log_probs of shape {batch.shape}")
+    sizes = _sizes(batch.shape, lengths, num_tokens)
     utterances = [np.ascontiguousarray(row[:n]) for row, n in zip(batch, sizes, strict=True)]
     if any(np.isnan(utterance).any() for utterance in utterances):
         raise ValueError("log_probs holds NaN")
     # A log-probability of minus infinity is one that no path can afford.
     return [np.maximum(utterance, np.float32(-1e5)) for utterance in utterances]
+
+
+def _sizes(shape: tuple[int, ...], lengths: Any, num_tokens: int) -> list[int]:
+    """The frames of each utterance. Raises ValueError."""
+    if len(shape) != 3:
+        raise ValueError(f"log_probs must be (batch, frames, tokens), not of shape {shape}")
+    if shape[2] != num_tokens:
+        raise ValueError(f"log_probs has {shape[2]} tokens, the phone set {num_tokens}")
+    sizes = [shape[1]] * shape[0] if lengths is None else [int(n) for n in lengths]
+    if len(sizes) != shape[0] or any(not 0 <= n <= shape[1] for n in sizes):
+        raise ValueError(f"lengths {sizes} do not fit log_probs of shape {shape}")
+    return sizes
 
 
 def greedy(log_probs: Any, lengths: Any, phones: PhoneSet) -> list[tuple[str, ...]]:
