@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from asr.errors import one_line_errors, warn
 
 if TYPE_CHECKING:
     from asr.lexicon import Entry
+    from asr.report import Report
 
 app = typer.Typer(help="Add, remove, look up and check words; import and export them.", no_args_is_help=True)
 
@@ -26,6 +28,9 @@ BoostOption = Annotated[
     float | None, typer.Option("--boost", help="bonus, natural log: 2.3 makes it ten times as likely")
 ]
 WeightOption = Annotated[float | None, typer.Option("--weight", help="share of the pronunciation, 0 to 1")]
+ModelOption = Annotated[Path | None, typer.Option("--model", help="folder of an acoustic model")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+SHOWN = 8  # candidates, places
 FORMATS = "plain, cmudict, mfa, kaldi or csv"
 
 
@@ -186,6 +191,138 @@ def export_words(
             sys.stdout.write(text)
         else:
             words.write_export(file, text, lexicon)
+
+
+@app.command()
+def learn(
+    word: Annotated[str, typer.Argument(help="as it is to stand in the transcript")],
+    recording: Annotated[list[str], typer.Argument(help="recordings of the word alone; several are better")],
+    choose: Annotated[int, typer.Option("--choose", help="add number N of the table", min=1)] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show the table, add nothing")] = False,
+    in_sentence: Annotated[
+        bool, typer.Option("--in-sentence", help="other words are said around it: find it among them")
+    ] = False,
+    lang: Annotated[
+        list[str] | None, typer.Option("--lang", help="guess by the rules of this language (repeatable)")
+    ] = None,
+    like: LikeOption = None,
+    boost: BoostOption = None,
+    lexicon: FileOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    lm: LmOption = None,
+) -> None:
+    """Add a word as it is said in recordings of it: its spelling and what is heard decide together."""
+    from asr import learn as learning
+
+    with one_line_errors():
+        learnt = learning.learn(
+            word, _files(recording), file=lexicon, like=like, boost=boost, choose=choose, dry_run=dry_run,
+            in_sentence=in_sentence, languages=lang or learning.LANGUAGES, model=model, device=device, lm=lm,
+        )  # fmt: skip
+    best = learnt.candidates[0].score
+    for number, candidate in enumerate(learnt.candidates[: max(SHOWN, choose)], 1):
+        fit, sources = f"{candidate.score - best:.1f}", ", ".join(candidate.sources)
+        print(f"{number}\t{fit}\t{' '.join(candidate.sounds)}\t{sources}")
+    for note in learnt.notes:
+        warn(note)
+    for entry in learnt.added:
+        print(f"added {_described(entry)}")
+
+
+@app.command()
+def suggest(
+    recording: Annotated[list[str], typer.Argument(help="files, folders, globs")],
+    add: Annotated[
+        bool, typer.Option("--add", help="write them at the end of your file, commented, to be confirmed")
+    ] = False,
+    least: Annotated[int, typer.Option("--least", help="only what was heard N times or more", min=1)] = 1,
+    lexicon: FileOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    lm: LmOption = None,
+) -> None:
+    """Find words in recordings that no lexicon has: how often, how written, how said, where."""
+    from asr import suggest as suggesting
+
+    with one_line_errors():
+        result = suggesting.suggest(
+            _files(recording), file=lexicon, add=add, least=least, model=model, lm=lm, device=device
+        )
+    for failure in result.failures:
+        warn(failure.reason)
+    for found in result.suggestions:
+        known = " (a word already, with other sounds)" if found.known else ""
+        where = ", ".join(f"{place.path} {place.start_s:.1f} s" for place in found.places[:SHOWN])
+        more = f" and {len(found.places) - SHOWN} more" if len(found.places) > SHOWN else ""
+        spelt = ", ".join(found.spellings) + known
+        print(f"{len(found.places)}\t{spelt}\t{' '.join(found.sounds)}\t{where}{more}")
+    if not result.suggestions:
+        warn("nothing found that the lexicons do not have")
+    elif add:
+        print(f"{len(result.added)} new ones written: delete the # before those that are right")
+    if result.failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    manifest: Annotated[list[Path], typer.Argument(help="TSV or jsonl with path and text")],
+    words: Annotated[
+        Path | None, typer.Option("--words", help="report on these (one a line), not on your own")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write all of it here")] = None,
+    lexicon: FileOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = "auto",
+    lm: LmOption = None,
+) -> None:
+    """Tell how words fare in recordings with known text: found, missed and as what, better pronunciations."""
+    import json
+
+    from asr.manifest import read_manifest
+
+    with one_line_errors():
+        utterances = [u for file in manifest for u in read_manifest(file)]
+        from asr.report import report as run
+
+        result = run(utterances, file=lexicon, word_list=words, model=model, lm=lm, device=device)
+        if json_file is not None:
+            text = json.dumps(result.as_dict(), ensure_ascii=False, indent=1)
+            json_file.write_text(text + "\n", encoding="utf-8")
+    for failure in result.failures:
+        warn(failure.reason)
+    for line in _report_lines(result):
+        print(line)
+    if result.failures:
+        raise typer.Exit(1)
+
+
+def _report_lines(result: Report) -> Iterator[str]:
+    for item in result.words:
+        yield f"{item.word}: {item.found} of {item.said} found" + (f", {item.false} false" * bool(item.false))
+        for sounds, times in item.heard_as:
+            yield f"    {times:4d} as  {' '.join(sounds)}"
+        for heard, times in item.instead:
+            yield f"    {times:4d} lost to  {heard or '(nothing)'}"
+        if item.proposal is not None:
+            said = " ".join(item.proposal.sounds)
+            yield f"    {item.proposal.better:4d} rather  {said}  (better by {item.proposal.gain:.1f})"
+    share = f" ({result.found / result.said:.0%})" if result.said else ""
+    yield f"{len(result.words)} words, {result.found} of {result.said} found{share}"
+    if result.unsaid:
+        more = f" and {len(result.unsaid) - SHOWN} more" if len(result.unsaid) > SHOWN else ""
+        yield f"not in the texts: {', '.join(result.unsaid[:SHOWN])}{more}"
+
+
+def _files(given: list[str]) -> list[str]:
+    """The recordings named. Raises ValueError for the first that is not there."""
+    from asr import audio
+
+    files, errors = audio.find(given)
+    if errors:
+        raise ValueError(errors[0])
+    return files
 
 
 def _described(entry: Entry) -> str:

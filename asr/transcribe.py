@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from asr.own_words import OwnWords
 from asr.types import Emissions, Hypothesis, Transcript, Word
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from asr.model.checkpoint import AcousticModel
 
 _BATCH_S = 120.0  # of audio that the encoder sees at once
@@ -190,8 +192,9 @@ class Recognizer:
                 for i, k in batch
             ]
             log_probs, lengths = self.model.log_probs(waveforms)
-            for (i, k), found in zip(batch, self.decoder.decode(log_probs, lengths, extra), strict=True):
-                results[i][k] = found
+            decoded = self.decoder.decode(log_probs, lengths, extra)
+            for (i, k), rows, found in zip(batch, log_probs, decoded, strict=True):
+                results[i][k] = [_with_token_scores(found[0], rows), *found[1:]]
             progress(sum(map(len, waveforms)) / audio.SAMPLE_RATE)
         return results
 
@@ -221,6 +224,7 @@ class Recognizer:
                 # CTC says where a phone begins, not how long it lasts: a word ends a frame after that.
                 end_s=round(offset_s + (frames[-1] + 1) * self.model.frame_s, 3),
                 phones=tuple(self.model.phones.symbols[t] for t in hypothesis.token_ids[first:last]),
+                score=round(sum(hypothesis.token_scores[first:last]) / (last - first), 3),
             )
             first = last
 
@@ -263,6 +267,11 @@ def choose_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no CUDA device is available here; use --device cpu")
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def _with_token_scores(hypothesis: Hypothesis, log_probs: Tensor) -> Hypothesis:
+    scores = log_probs[list(hypothesis.token_frames), list(hypothesis.token_ids)].tolist()
+    return replace(hypothesis, token_scores=tuple(scores))
 
 
 def _pronounce(model: AcousticModel, words: Sequence[str]) -> list[list[tuple[str, ...]]]:

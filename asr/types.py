@@ -27,6 +27,7 @@ class Hypothesis:
 
     `token_ids` are the phones of the path with blanks and repetitions removed, `token_frames` the frame
     where each begins, `word_ends` for each word the number of tokens up to its end.
+    `token_scores`, where they were asked for, are the tokens' log-probabilities in those frames.
     `score` = acoustic_score + lm_weight * lm_score + word_score * words (+ boosts), natural log.
     `lm_score` is the language model's own log-probability of the words and the sentence end, unweighted.
     """
@@ -38,16 +39,21 @@ class Hypothesis:
     acoustic_score: float
     lm_score: float
     score: float
+    token_scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """A recognised word, its place in the recording in seconds, and the phones that were heard."""
+    """A recognised word, its place in the recording in seconds, and the phones that were heard.
+
+    `score`: mean log-probability (natural log) of the phones, each in the frame where it begins; 0: certain.
+    """
 
     text: str
     start_s: float
     end_s: float
     phones: tuple[str, ...] = ()
+    score: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ TRANSCRIPT = Transcript(
     text="héllo you",
     duration_s=1.25,
     words=(
-        Word(text="héllo", start_s=0.1, end_s=0.4, phones=("h", "ə", "l", "oʊ")),
+        Word(text="héllo", start_s=0.1, end_s=0.4, phones=("h", "ə", "l", "oʊ"), score=-0.25),
         Word(text="you", start_s=0.5, end_s=0.7),
     ),
     score=-3.5,
@@ -38,6 +38,7 @@ def test_json_holds_all_of_a_transcript():
         "start_s": 0.1,
         "end_s": 0.4,
         "phones": ["h", "ə", "l", "oʊ"],
+        "score": -0.25,
     }
     assert first["alternatives"][1] == {"text": "héllo", "score": -7.125}
     assert second["words"] == second["alternatives"] == []
