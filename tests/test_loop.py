@@ -1,5 +1,6 @@
 """The loop that the training recipes share."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,17 @@ import torch
 from asr.model.checkpoint import load_network
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
-from asr.training.loop import Pace, backward, make_accelerator, replace_model, share_of, step_seed, train
+from asr.training.loop import (
+    Pace,
+    backward,
+    make_accelerator,
+    make_optimizers,
+    replace_model,
+    set_rates,
+    share_of,
+    step_seed,
+    train,
+)
 
 
 class Counted:
@@ -118,3 +129,26 @@ def test_a_model_is_replaced_file_by_file(tmp_path: Path) -> None:
         (tmp_path / "model" / "notes.txt").touch()
     assert torch.equal(load_network(tmp_path / "model")[0].ctc.weight, network.ctc.weight)
     assert (tmp_path / "model" / "notes.txt").exists() and not (tmp_path / "model.new").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "progress", "factor"),
+    [
+        (0, 0.0, 1 / 200),  # warming up by steps
+        (9, 0.05, 0.5 * 0.95),  # a short training by a tenth of its length
+        (199, 0.02, 0.98),
+        (5_000, 0.75, 0.25),
+        (9_000, 1.0, 1e-3),
+    ],
+)
+def test_rates(steps: int, progress: float, factor: float) -> None:
+    optimizers = make_optimizers(torch.nn.Linear(2, 2), [torch.nn.Parameter(torch.zeros(3))], 1.0, 1.0)
+    assert set_rates(optimizers, (0.02, 0.001), steps, 200, progress) == pytest.approx(factor)
+    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+    assert rates == [pytest.approx(0.02 * factor), pytest.approx(0.001 * factor)]
+
+
+def test_without_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(ValueError, match="training needs accelerate: pip install accelerate"):
+        make_accelerator()

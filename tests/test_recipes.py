@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from test_corpora import write_chapter
 
 from asr import Recognizer
 from asr.model.checkpoint import load_network, save_model
@@ -121,6 +122,23 @@ def test_prepare_skips_and_counts_what_cannot_be_read(
     with pytest.raises(SystemExit):
         prepare.cli(out=tmp_path / "none", folder=[folder], jobs=1)
     assert "none of the 1 recordings can be read" in capfd.readouterr().err
+
+
+def test_prepare_takes_splits_of_corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import prepare
+
+    write_chapter(tmp_path / "LibriSpeech/dev-clean", 84, 1, ["ONE", "TWO"])
+    write_chapter(tmp_path / "librispeech_finetuning/1h/0/other", 40, 1, ["THREE"])
+    prepare.cli(
+        out=tmp_path / "out", librispeech=tmp_path, split=["dev-clean", "10min"], development=True, jobs=1
+    )
+    found = Prepared.open(tmp_path / "out")
+    assert [(u.set, u.speaker, u.text) for u in found.utterances] == [
+        ("librispeech/dev-clean", "84", "ONE"), ("librispeech/dev-clean", "84", "TWO"),
+        ("librispeech/10min", "40", "THREE"),
+    ]  # fmt: skip
+    assert list(found.features) == ["1.00"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 _LOSSES, _JUDGED = "losses.jsonl", "judged.jsonl"
+_NOT_DRAWN = ("steps", "hours", "norm", "rate")  # on other scales than losses
 
 
 class Journal:
@@ -81,20 +83,19 @@ class Journal:
         except ImportError:
             self._tell_missing("matplotlib", "curves.png")
             return
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        hours = [line["hours"] for line in self.losses]
-        for name in self.losses[-1] if self.losses else ():
-            if name not in ("steps", "hours", "norm", "rate"):
-                left.plot(hours, [line.get(name, float("nan")) for line in self.losses], label=name)
-        hours = [line["hours"] for line in self.rates]
-        for name in self.rates[-1]["per"] if self.rates else ():
-            rates = [100 * line["per"].get(name, float("nan")) for line in self.rates]
-            right.plot(hours, rates, marker=".", label=name)
-        for axes, title in ((left, "loss"), (right, "phone error rate, %")):
+        curves = [("loss", self.losses, [n for n in _names(self.losses) if n not in _NOT_DRAWN])]
+        if self.rates:
+            flat = [{"hours": line["hours"]} | line["per"] for line in self.rates]
+            curves.append(("phone error rate", flat, [n for n in _names(flat) if n != "hours"]))
+        figure = Figure(figsize=(5 * len(curves), 4), layout="constrained")
+        panels = figure.subplots(1, len(curves), squeeze=False)[0]
+        for axes, (title, lines, names) in zip(panels, curves, strict=True):
+            for name in names:
+                hours = [line["hours"] for line in lines]
+                axes.plot(hours, [line.get(name, math.nan) for line in lines], marker=".", label=name)
             axes.set(title=title, xlabel="hours of audio")
             axes.grid(alpha=0.3)
-            if axes.lines:
+            if names:
                 axes.legend(fontsize="small")
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / "curves.png", dpi=120)
@@ -103,6 +104,10 @@ class Journal:
         if package not in self._missing:
             print(f"no {what}: pip install {package}", file=sys.stderr)
         self._missing.add(package)
+
+
+def _names(lines: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for line in lines for name in line))
 
 
 def mean_rate(rates: Mapping[str, float]) -> float:

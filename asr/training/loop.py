@@ -24,7 +24,7 @@ from asr.phones import PhoneSet
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-_REPORT_EVERY = 50  # steps
+_REPORT_EVERY = 20  # steps
 
 
 class Source(Protocol):
