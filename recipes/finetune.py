@@ -20,10 +20,10 @@ batches and average their gradients; to step as often per hour of audio as one d
     accelerate launch --multi_gpu --num_processes 2 recipes/finetune.py --seconds 60 ...
 
 `--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
-given again; `--out` holds `last.pt` (everything needed to go on), `average/` (the averaged model, ready for
-`asr --model`), `best/` (that of the lowest mean PER of the development sets), and what a Journal writes. On
-one thread of the same processor, and with as many processes, it becomes the very model that it would have
-been without the interruption.
+given again. `--out` holds `last.pt` (everything needed to go on), `average/` (the averaged model, ready for
+`asr --model`), `best/` (that of the lowest mean PER of the development sets), `losses.jsonl`, `judged.jsonl`,
+`curves.png` and `events/` for TensorBoard. With one thread a process on the same processor, and as many
+processes, it becomes the very model that it would have been without the interruption.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def cli(
             raise ValueError(f"--time-mask-scale must be above 0, not {time_mask_scale:g}")
         batch = BatchConfig(
             seconds=seconds, seed=seed, mel_width=mel_width, augment=augment, copies=2 if consistency else 1,
-            time_every=round(BatchConfig.time_every / time_mask_scale),
+            time_every=max(1, round(BatchConfig.time_every / time_mask_scale)),
         )  # fmt: skip
         main(
             Config(

@@ -13,9 +13,9 @@ are not looked at. Muon (Jordan et al. 2024) on the blocks' matrices, AdamW on t
 GPU or several, or in several processes: as recipes/finetune.py.
 
 `--hours` is the audio passed through the network in all. An interrupted run goes on when the same command is
-given again; `--out` then holds `last.pt` (everything needed to go on), `encoder/` (a model for `--init`,
-whose phones are not trained) and what a Journal writes. On one thread of the same processor it becomes the
-very encoder that it would have been without the interruption.
+given again. `--out` holds `last.pt` (everything needed to go on), `encoder/` (a model for `--init`, whose
+phones are not trained), `losses.jsonl`, `curves.png` and `events/` for TensorBoard. With one thread on the
+same processor it becomes the very encoder that it would have been without the interruption.
 """
 
 from __future__ import annotations

@@ -233,3 +233,26 @@ def test_an_interruption_amid_an_update_leaves_the_last_save(
     with pytest.raises(SystemExit):
         finetune.main(dataclasses.replace(config, hours=0.1))
     assert all(torch.equal(before[name], value) for name, value in weights().items())
+
+
+def test_options_become_the_configuration(
+    finetune: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(finetune, "main", seen.append)
+    places = {"prepared": tmp_path, "out": tmp_path / "run"}
+    finetune.cli(**places)
+    assert seen.pop() == finetune.Config(**places)
+    finetune.cli(
+        **places, loss=Loss.CTC_CRF, consistency=0.2, intermediate=0.3, time_mask_scale=2.5, accumulate=3
+    )
+    config = seen.pop()
+    assert (config.objective, config.accumulate) == (EVERYTHING, 3)
+    assert (config.batch.copies, config.batch.time_every) == (2, 60)
+    for wrong, message in (
+        ({"time_mask_scale": 0.0}, "--time-mask-scale must be above 0, not 0"),
+        ({"intermediate": 1.0}, "a share of the loss, from 0 to below 1"),
+    ):
+        with pytest.raises(SystemExit):
+            finetune.cli(**places, **wrong)
+        assert message in capsys.readouterr().err
