@@ -252,10 +252,10 @@ def suggest(
     for failure in result.failures:
         warn(failure.reason)
     for found in result.suggestions:
-        known = " (a word already, with other sounds)" if found.known else ""
+        known = " (there already, with other sounds)" if found.known else ""
         where = ", ".join(f"{place.path} {place.start_s:.1f} s" for place in found.places[:SHOWN])
         more = f" and {len(found.places) - SHOWN} more" if len(found.places) > SHOWN else ""
-        spelt = ", ".join(found.spellings) + known
+        spelt = ", ".join([found.spelling + known, *found.spellings[1:]])
         print(f"{len(found.places)}\t{spelt}\t{' '.join(found.sounds)}\t{where}{more}")
     if not result.suggestions:
         warn("nothing found that the lexicons do not have")
@@ -301,6 +301,8 @@ def report(
 def _report_lines(result: Report) -> Iterator[str]:
     for item in result.words:
         yield f"{item.word}: {item.found} of {item.said} found" + (f", {item.false} false" * bool(item.false))
+        if not item.heard_as:
+            yield "    in no lexicon"
         for sounds, times in item.heard_as:
             yield f"    {times:4d} as  {' '.join(sounds)}"
         for heard, times in item.instead:

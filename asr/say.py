@@ -28,7 +28,7 @@ def say(text: str, path: str | Path, voice: str = "en-us", words_per_minute: int
     if rate <= 0:
         raise ValueError("espeak-ng could not be started")
     if library.espeak_SetVoiceByName(voice.encode()) != 0:
-        raise ValueError(f"espeak-ng has no voice {voice!r}; try en-us, en-gb or en-us+f3")
+        raise ValueError(f"espeak-ng has no voice {voice!r}; try en-us, en-gb-x-rp or en-us+f3")
     library.espeak_SetParameter(_RATE_PARAMETER, words_per_minute, 0)
     blocks: list[np.ndarray] = []
 

@@ -152,8 +152,14 @@ def _spelled(
         for group in groups
         if (spellings := model.spell(phones.encode(group[0].sounds), 3))
     ]
-    known = {entry.word for entry in find_base({s.spelling for s in found}, phones=phones)}
-    return [replace(suggestion, known=suggestion.spelling in known) for suggestion in found]
+    there = find_base({s.spelling for s in found}, {s.sounds for s in found}, phones=phones)
+    names, known = {entry.word for entry in there}, {entry.phones for entry in there}
+    # A mark with the sounds of a word is that word where it was not expected.
+    return [
+        replace(suggestion, known=suggestion.spelling in names)
+        for suggestion in found
+        if suggestion.sounds not in known
+    ]
 
 
 def add_comments(suggestions: Sequence[Suggestion], path: Path, phones: PhoneSet) -> list[str]:

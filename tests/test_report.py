@@ -96,13 +96,14 @@ def test_the_table_and_the_json_agree(asr: Asr, tmp_path: Path):
     result = asr("report", manifest(tmp_path, "hemlorix-1"), "--words", listed, "--json", numbers)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "hemlorix: 0 of 1 found" and lines[1].startswith("       1 lost to  ")
+    assert lines[:2] == ["hemlorix: 0 of 1 found", "    in no lexicon"]
+    assert lines[2].startswith("       1 lost to  ")
     told = json.loads(numbers.read_text(encoding="utf-8"))
     assert [(w["word"], w["said"], w["found"]) for w in told["words"]] == [("hemlorix", 1, 0), ("the", 1, 1)]
     the = told["words"][1]
     assert the["heard_as"]["ð ə"] + the["heard_as"]["ð ɪ"] + the["heard_as"]["ð i"] == 1
     assert lines[-1] == "2 words, 1 of 2 found (50%)"
-    assert list(told["words"][0]["instead"]) == [lines[1].split("  ")[-1]]
+    assert list(told["words"][0]["instead"]) == [lines[2].split("  ")[-1]]
 
 
 def test_errors_are_a_line(asr: Asr, tmp_path: Path):

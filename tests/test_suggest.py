@@ -13,7 +13,7 @@ from asr import audio, cli, formats, paths
 from asr.decoder import for_embedded_model
 from asr.lexicon import read_entries
 from asr.phones import PhoneSet
-from asr.suggest import Place, Suggestion, add_comments, group_alike, marks, suggest
+from asr.suggest import Place, Suggestion, _spelled, add_comments, group_alike, marks, suggest
 from asr.transcribe import Recognizer
 from asr.types import Transcript, Word
 
@@ -58,6 +58,14 @@ def test_marks_that_sound_alike_are_one_word_with_the_middle_first():
     # f for v is near, another consonant in a short word is not.
     assert len(group_alike([place("m ɪ l"), place("f ɪ l")], PHONES)) == 2
     assert group_alike([], PHONES) == []
+
+
+def test_sounds_that_a_word_has_are_no_new_word():
+    groups = [[place("m ɪ l")], [place("d ɑː k t oʊ ɹ z")], [place("z ɑː l v ə n ɪ k")]]
+    order = {group[0]: i for i, group in enumerate(groups)}
+    known, new = _spelled(groups, order, PHONES)
+    assert (known.spelling, known.known, known.sounds) == ("doctors", True, groups[1][0].sounds)
+    assert new.sounds == groups[2][0].sounds and not new.known and new.spelling.startswith("zolv")
 
 
 def test_comments_are_to_be_confirmed_and_come_once(tmp_path: Path):
