@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 
 from asr.decoder.added import Added
 from asr.decoder.compiled import Compiled
-from asr.decoder.gpu_block import MOST_THREADS, ONE_THREAD, SIMULATED, allocate, cuda, download, upload
+from asr.decoder.gpu_block import HOST, MOST_THREADS, ONE_THREAD, allocate, cuda, download, upload
 from asr.decoder.gpu_memory import (
     Batch,
     Graph,
@@ -64,7 +65,10 @@ class _Piece:
 
 
 class GpuEngine:
-    """Searches and places batches; callers wait for one another."""
+    """Decodes batches on what is torch's current device when it is made; callers wait for one another.
+
+    The first batch of a process waits for its kernels to be compiled.
+    """
 
     def __init__(self, compiled: Compiled, options: DecoderOptions, threads: int = MOST_THREADS) -> None:
         """`threads` of a block: a power of two. Raises ValueError where no GPU can be used."""
@@ -72,6 +76,7 @@ class GpuEngine:
             raise ValueError(reason)
         self._compiled, self._options = compiled, options
         self._threads = 1 if ONE_THREAD else threads
+        self._device = torch.device("cpu" if HOST else f"cuda:{torch.cuda.current_device()}")
         self._fixed: dict[str, Any] = {}
         self._work: Work | None = None
         self._view: View | None = None
@@ -86,8 +91,9 @@ class GpuEngine:
         found: list[Found] = []
         for i in range(0, len(lengths), MOST_BLOCKS):
             part = lengths[i : i + MOST_BLOCKS]
-            with self._lock:
-                found += self._decode(view, _emissions(log_probs[i : i + MOST_BLOCKS], part), part)
+            with self._lock, contextlib.nullcontext() if HOST else cuda.gpus[self._device.index]:
+                tensor = _emissions(log_probs[i : i + MOST_BLOCKS], part, self._device)
+                found += self._decode(view, tensor, part)
         return found
 
     def _decode(self, view: View, log_probs: torch.Tensor, lengths: Sequence[int]) -> list[Found]:
@@ -175,7 +181,7 @@ class GpuEngine:
 
 def missing() -> str:
     """What a GPU engine lacks here, in one line; empty where it can run."""
-    if ONE_THREAD or SIMULATED:
+    if HOST:
         return ""
     if not torch.cuda.is_available():
         return "engine gpu: no CUDA device is available here; use engine cpu"
@@ -188,12 +194,11 @@ def missing() -> str:
     return ""
 
 
-def _emissions(log_probs: Any, lengths: Sequence[int]) -> torch.Tensor:
+def _emissions(log_probs: Any, lengths: Sequence[int], device: torch.device) -> torch.Tensor:
     """On the device, float32 and contiguous; moved only where they are not there already.
 
     Raises ValueError for NaN within the lengths.
     """
-    device = "cpu" if ONE_THREAD or SIMULATED else torch.device("cuda", torch.cuda.current_device())
     tensor = torch.as_tensor(log_probs).detach().to(device, torch.float32)
     inside = torch.arange(tensor.shape[1], device=device) < torch.tensor(lengths, device=device)[:, None]
     if bool((torch.isnan(tensor).any(2) & inside).any()):
@@ -206,7 +211,7 @@ def _shared_with_numba(tensor: torch.Tensor) -> Any:
     """The same memory for numba, once torch has written it."""
     if not tensor.numel():
         tensor = tensor.new_zeros((max(1, tensor.shape[0]), 1, tensor.shape[2]))
-    if ONE_THREAD or SIMULATED:
+    if HOST:
         return upload(tensor.numpy())
-    torch.cuda.current_stream().synchronize()
+    torch.cuda.current_stream(tensor.device).synchronize()
     return cuda.as_cuda_array(tensor)

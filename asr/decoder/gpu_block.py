@@ -16,7 +16,7 @@ import numpy as np
 from numba import config, cuda, njit
 
 ONE_THREAD = os.environ.get("PHONEBOOK_GPU") == "one-thread"
-SIMULATED = bool(config.ENABLE_CUDASIM) and not ONE_THREAD
+HOST = ONE_THREAD or bool(config.ENABLE_CUDASIM)  # there is no device: memory is the host's
 MOST_THREADS = 256
 # Places in Block.ints: counters of a frame, the bins of its histogram, a number of each thread.
 CANDIDATES, RECORDS, COUNT, OVERFLOW = range(4)
@@ -54,7 +54,7 @@ if ONE_THREAD:
     def kernel(body: Any) -> Any:
         """`kernel(body)(blocks, threads, ...)` runs body(Block, ...) in each thread of so many blocks."""
 
-        @njit
+        @njit(no_cfunc_wrapper=True)
         def run(blocks, graph, work, batch):
             for number in range(blocks):
                 ints, floats = np.zeros(NUM_INTS, np.int32), np.zeros(MOST_THREADS, np.float32)
