@@ -4,7 +4,8 @@
 
 flashlight-text (through torchaudio, with KenLM) and pyctcdecode (phones only: it knows no pronunciations)
 join in where they are installed. Each beam of each engine runs in a process of its own, on as many CPUs as it
-has threads, so that memory and start-up are its own too: `taskset` says on which. Writes the tables to
+has threads, so that memory and start-up are its own too: `taskset` says on which. phonebook-gpu decodes the
+same utterances again and again, in batches of 128 that are on the device already. Writes the tables to
 standard output, result.json and, with matplotlib, curves.png.
 """
 
@@ -26,20 +27,22 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
-from benchmark_engines import LOADERS, Add, Decode, Job
+from benchmark_engines import GPU_BATCH, LOADERS, ON_GPU, Add, Decode, Job
 
 from asr.lexicon import Lexicon
 from asr.metrics import Errors, align, count_errors, recall
 from asr.phones import PhoneSet
 from asr.text import normalize
 
+OUR_BEAMS = ((6.0, 300), (7.0, 400), (8.0, 500), (10.0, 1000), (12.0, 1000), (14.0, 2000), (16.0, 4000))
 # (beam_threshold, beam_size); what prunes flashlight and pyctcdecode is the size.
 BEAMS = {
-    "phonebook": ((6.0, 300), (7.0, 400), (8.0, 500), (10.0, 1000), (12.0, 1000), (14.0, 2000), (16.0, 4000)),
+    "phonebook": OUR_BEAMS,
+    ON_GPU: OUR_BEAMS,
     "flashlight": ((12.0, 20), (12.0, 100), (12.0, 500)),
     "pyctcdecode": ((10.0, 10), (10.0, 100)),
 }
@@ -99,9 +102,9 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Utterances:
-    """One set: `log_probs` (batch, frames, tokens), padded; references in normal form."""
+    """One set: `log_probs` (batch, frames, tokens), padded, on a GPU or not; references in normal form."""
 
-    log_probs: np.ndarray
+    log_probs: Any
     lengths: np.ndarray
     seconds: float
     words: list[list[str]]
@@ -149,6 +152,8 @@ def measure_set(job: Job, decode: Decode, name: str, result: Result) -> None:
     """Into the result's dictionaries."""
     utterances = read_set(Path(job.bench), f"{name}_dev", job.limit)
     decode(utterances.log_probs[:1], utterances.lengths[:1])  # what is loaded or compiled at first use
+    if job.engine == ON_GPU:
+        utterances = on_device(tiled(utterances, GPU_BATCH))
     best, best_process = math.inf, math.inf
     for _ in range(job.repeats):
         start, start_process = time.perf_counter(), time.process_time()
@@ -164,6 +169,25 @@ def measure_set(job: Job, decode: Decode, name: str, result: Result) -> None:
         utterances.seconds / best,
         utterances.seconds / best_process,
     )
+
+
+def tiled(utterances: Utterances, batch: int) -> Utterances:
+    """So many, the same ones again and again; they count as often as they are there."""
+    rows = [i % len(utterances.words) for i in range(batch)]
+    lengths = utterances.lengths[rows]
+    return Utterances(
+        log_probs=utterances.log_probs[rows],
+        lengths=lengths,
+        seconds=utterances.seconds * float(lengths.sum() / utterances.lengths.sum()),
+        words=[utterances.words[i] for i in rows],
+        phones=[utterances.phones[i] for i in rows],
+    )
+
+
+def on_device(utterances: Utterances) -> Utterances:
+    import torch
+
+    return dataclasses.replace(utterances, log_probs=torch.from_numpy(utterances.log_probs).cuda())
 
 
 def measure_names(job: Job, phones: PhoneSet, decode: Decode, add: Add) -> Names:
@@ -249,6 +273,9 @@ def jobs_of(engine: str, config: Config) -> Iterator[Job]:
 def run_all(config: Config, folder: Path) -> Iterator[Result]:
     cpus = len(os.sched_getaffinity(0))
     for engine in config.engines:
+        if reason := lacks_gpu(engine):
+            print(f"{engine} is left out: {reason}", file=sys.stderr)
+            continue
         needed, install = INSTALL.get(engine, ("", ""))
         if needed and importlib.util.find_spec(needed) is None:
             print(f"{engine} is not installed and left out: {install}", file=sys.stderr)
@@ -268,6 +295,15 @@ def run_all(config: Config, folder: Path) -> Iterator[Result]:
                 job = dataclasses.replace(job, arpa=str(arpa))
             print(f"{engine}: {job.threads} threads, beam {job.beam}", file=sys.stderr)
             yield measure_apart(job, folder / "cache")
+
+
+def lacks_gpu(engine: str) -> str:
+    """Why the engine cannot run here, if it wants a GPU and there is none."""
+    if engine != ON_GPU:
+        return ""
+    from asr.decoder.gpu import missing
+
+    return missing()
 
 
 def curve_table(results: Sequence[Result]) -> str:
@@ -361,6 +397,9 @@ def cli(
     """Print Markdown tables of WER against speed, start-up and memory, and of recall of added names."""
     if unknown := sorted(set(engine or ()) - set(BEAMS)):
         raise typer.BadParameter(f"{unknown[0]}: the engines are {', '.join(BEAMS)}")
+    for name in engine or ():
+        if reason := lacks_gpu(name):
+            raise typer.BadParameter(reason)
     for name in ("tokens.txt", "lexicon.txt", "3gram.arpa.xz", "main_dev.npz", "zs_dev.npz"):
         if not (bench / name).is_file():
             raise typer.BadParameter(f"{bench / name} is not there: name the benchmark's folder by --bench")

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +17,15 @@ from asr.phones import PhoneSet
 
 LM_WEIGHT, WORD_SCORE = 1.0, 3.0  # natural logs; tuned on the development sets
 FLASHLIGHT_LM_WEIGHT, FLASHLIGHT_WORD_SCORE = 0.8, 3.5
+ON_GPU, GPU_BATCH = "phonebook-gpu", 128
 FLASHLIGHT_TOKENS = 5  # it tries so many phones in a frame
 
 Heard = tuple[tuple[str, ...], tuple[str, ...]]
 """The words and phones of an utterance."""
 
-Decode = Callable[[np.ndarray, np.ndarray], list[Heard]]
-"""log_probs float32 (batch, frames, tokens) and lengths (batch,) -> what is heard in each utterance."""
+Decode = Callable[[Any, np.ndarray], list[Heard]]
+"""log_probs float32 (batch, frames, tokens), for ON_GPU a tensor on the device too, and lengths (batch,) ->
+what is heard in each utterance."""
 
 Add = Callable[[Sequence[Entry]], Decode]
 """Adds words, or loads all anew where that cannot be done."""
@@ -49,7 +52,7 @@ def load_phonebook(job: Job, phones: PhoneSet) -> tuple[Decode, Add]:
     threshold, size = job.beam
     options = DecoderOptions(
         beam_threshold=threshold, beam_size=size, lm_weight=LM_WEIGHT, word_score=WORD_SCORE,
-        num_threads=job.threads,
+        num_threads=job.threads, engine="gpu" if job.engine == ON_GPU else "cpu",
     )  # fmt: skip
     if job.unknown_score is not None:
         options = dataclasses.replace(options, unknown_word_score=job.unknown_score)
@@ -118,6 +121,7 @@ def load_pyctcdecode(job: Job, phones: PhoneSet) -> tuple[Decode, None]:
 
 LOADERS: dict[str, Callable[[Job, PhoneSet], tuple[Decode, Add | None]]] = {
     "phonebook": load_phonebook,
+    ON_GPU: load_phonebook,
     "flashlight": load_flashlight,
     "pyctcdecode": load_pyctcdecode,
 }

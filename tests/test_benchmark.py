@@ -10,10 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 sys.path.insert(0, str(RECIPES))
-from benchmark import Job, error_rate, measure, parse_beam, read_set, write_plain_arpa  # noqa: E402
+from benchmark import (  # noqa: E402
+    Config,
+    Job,
+    cli,
+    error_rate,
+    measure,
+    parse_beam,
+    read_set,
+    run_all,
+    tiled,
+    write_plain_arpa,
+)
 from typer import BadParameter  # noqa: E402
 
 PHONES = ("<blk>", "p", "t", "k", "s")
@@ -98,6 +110,25 @@ def test_a_set_is_padded_and_its_references_in_normal_form(tiny: Path) -> None:
     assert not utterances.log_probs[0, 8:].any()
     assert utterances.seconds == 20 / 50
     assert read_set(tiny, "main_dev", limit=1).seconds == 8 / 50
+
+
+def test_the_same_utterances_again_and_again(tiny: Path) -> None:
+    once = read_set(tiny, "main_dev")
+    five = tiled(once, 5)
+    assert five.words == [once.words[i] for i in (0, 1, 0, 1, 0)]
+    assert five.lengths.tolist() == [8, 12, 8, 12, 8]
+    assert (five.log_probs[4] == once.log_probs[0]).all()
+    assert five.seconds == pytest.approx(48 / 50)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_device_its_engine_is_refused_or_left_out(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BadParameter, match="no CUDA device"):
+        cli(bench=tiny, engine=["phonebook-gpu"])
+    assert list(run_all(Config(bench=tiny, out=tmp_path, engines=("phonebook-gpu",)), tmp_path)) == []
+    assert "phonebook-gpu is left out" in capsys.readouterr().err
 
 
 def test_the_unknown_score_reaches_the_language_model(tiny: Path, tmp_path: Path) -> None:
