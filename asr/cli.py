@@ -80,7 +80,9 @@ def transcribe(
     ] = None,
     beam_size: BeamOption = 1000,
     nbest: Annotated[int, typer.Option("--nbest", help="print the N best texts with scores", min=1)] = 1,
-    unknown: Annotated[str, typer.Option("--unknown", help="off, or mark: other words as <phones>")] = "off",
+    unknown: Annotated[
+        str, typer.Option("--unknown", help="other words: off, mark as <phones>, or spell by ear")
+    ] = "off",
     only: OnlyOption = None,
     user_lexicon: UserOption = True,
 ) -> None:

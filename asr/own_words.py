@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from asr.decoder import Decoder
 from asr.lexicon import Entry, G2p, Lexicon
 from asr.phones import PhoneSet
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without the garbage collector, which would look through a growing lexicon again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class OwnWords:
@@ -19,7 +33,7 @@ class OwnWords:
     ) -> None:
         """`fixed`: words beside those of the files. Raises LexiconError and OSError as Lexicon.read does."""
         self._decoder, self._files, self._fixed = decoder, tuple(files), fixed
-        self._phones, self._g2p = phones, g2p
+        self._phones, self._g2p = phones, _remembering(g2p)
         self._contents: list[bytes] | None = None
         self._there: dict[tuple[str, tuple[str, ...]], Entry] = {}
         self._lock = threading.Lock()
@@ -31,7 +45,7 @@ class OwnWords:
 
         Raises LexiconError for bad lines; the words stay as they were then.
         """
-        with self._lock:
+        with self._lock, collector_paused():
             there = [file for file in self._files if file.is_file()]
             contents = [file.read_bytes() for file in there]
             if contents == self._contents:
@@ -54,6 +68,18 @@ class OwnWords:
             for like, where in likes.items()
             if not self._decoder.knows(like)
         )
+
+
+def _remembering(g2p: G2p) -> G2p:
+    """Guesses each word once: an edit of a long list then costs what the edit does."""
+    known: dict[str, list[tuple[str, ...]]] = {}
+
+    def pronounce(words: Sequence[str]) -> list[list[tuple[str, ...]]]:
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        known.update(zip(new, g2p(new) if new else (), strict=True))
+        return [known[word] for word in words]
+
+    return pronounce
 
 
 def _scores(entry: Entry) -> tuple[float, str, float]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,15 +14,17 @@ import numpy as np
 from asr import audio, paths
 from asr.audio import AudioError, Segment
 from asr.decoder import Decoder, DecoderOptions, for_embedded_model, greedy
+from asr.decoder.unknown import is_mark
 from asr.lexicon import Entry, G2p, Lexicon
 from asr.open_phones import PhoneDecoder, PhoneOptions
-from asr.own_words import OwnWords
+from asr.own_words import OwnWords, collector_paused
 from asr.types import Emissions, Hypothesis, Transcript, Word
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from asr.model.checkpoint import AcousticModel
+    from asr.spelling import Spelling
 
 _BATCH_S = 120.0  # of audio that the encoder sees at once
 _GROUP_S = 900.0  # of audio that is read before it is sorted by length
@@ -46,18 +46,6 @@ class _Recording:
     segments: list[Segment]
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without the garbage collector, which would look through a growing lexicon again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 class Recognizer:
     """An acoustic model, a lexicon and a language model, ready to transcribe."""
 
@@ -69,7 +57,7 @@ class Recognizer:
         self._read_base, self._own = read_base, own
 
     @classmethod
-    @_collector_paused()
+    @collector_paused()
     def load(
         cls,
         *,
@@ -194,9 +182,27 @@ class Recognizer:
             log_probs, lengths = self.model.log_probs(waveforms)
             decoded = self.decoder.decode(log_probs, lengths, extra)
             for (i, k), rows, found in zip(batch, log_probs, decoded, strict=True):
-                results[i][k] = [_with_token_scores(found[0], rows), *found[1:]]
+                results[i][k] = [self._spelled(h) for h in [_with_token_scores(found[0], rows), *found[1:]]]
             progress(sum(map(len, waveforms)) / audio.SAMPLE_RATE)
         return results
+
+    def _spelled(self, hypothesis: Hypothesis) -> Hypothesis:
+        """With words that no lexicon has as their sounds are usually written, if that was asked for."""
+        if self.decoder.options.unknown != "spell" or not any(map(is_mark, hypothesis.words)):
+            return hypothesis
+        words = []
+        for word, first, last in zip(
+            hypothesis.words, (0, *hypothesis.word_ends), hypothesis.word_ends, strict=False
+        ):
+            found = self._spelling.spell(hypothesis.token_ids[first:last]) if is_mark(word) else []
+            words.append(found[0] if found else word)
+        return replace(hypothesis, words=tuple(words))
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        from asr.spelling import Spelling
+
+        return Spelling.load(self.model.phones)
 
     def _transcript(self, recording: _Recording, found: list[list[Hypothesis]]) -> Transcript:
         words: list[Word] = []

@@ -9,6 +9,7 @@ import soundfile
 
 from asr import audio
 from asr.audio import SAMPLE_RATE, AudioError
+from asr.decoder import for_embedded_model
 from asr.lexicon import LexiconError
 from asr.manifest import read_manifest
 from asr.metrics import Errors, align, count_errors, phone_errors
@@ -232,3 +233,17 @@ def test_like_a_word_that_nothing_knows_is_remarked(tmp_path: Path):
     recognizer = Recognizer.load(user_lexicon=False, lexicon=[mine], device="cpu")
     (note,) = recognizer.added.notes
     assert "mine.txt:2" in note and "brelvado" in note and "no effect" in note
+
+
+@pytest.mark.slow
+def test_words_of_no_lexicon_are_spelt_as_they_sound(examples: Path) -> None:
+    recording = [examples / "name-zolvaniq.opus"]
+    texts = {}
+    for unknown in ("mark", "spell"):
+        options = for_embedded_model(unknown=unknown, unknown_score=-1.0)
+        recognizer = Recognizer.load(user_lexicon=False, device="cpu", options=options)
+        texts[unknown] = recognizer.transcribe(recording)[0].text.split()
+    marked = [i for i, word in enumerate(texts["mark"]) if word.startswith("<")]
+    assert marked and len(texts["mark"]) == len(texts["spell"])
+    for i, (word, spelt) in enumerate(zip(texts["mark"], texts["spell"], strict=True)):
+        assert spelt == word if i not in marked else spelt.isalpha() and spelt.isascii()

@@ -18,7 +18,8 @@ class DecoderOptions:
     are decoded at a time, 0: one a core.
 
     `unknown`: "off", every sound belongs to a word of the lexicon; "mark", a word that is not in it may be
-    written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it.
+    written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it;
+    "spell", the same, and a Recognizer writes the word as such sounds are usually written.
 
     `engine`: "cpu", or "gpu": whole batches on a CUDA device with the same results. It finds one hypothesis
     and no unknown words; streams are searched on the CPU all the same.
@@ -42,8 +43,8 @@ class DecoderOptions:
             raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
         if self.beam_threshold <= 0:
             raise ValueError(f"beam_threshold must be above 0, not {self.beam_threshold}")
-        if self.unknown not in ("off", "mark"):
-            raise ValueError(f"unknown must be off or mark, not {self.unknown!r}")
+        if self.unknown not in ("off", "mark", "spell"):
+            raise ValueError(f"unknown must be off, mark or spell, not {self.unknown!r}")
         if self.nbest < 1:
             raise ValueError(f"nbest must be at least 1, not {self.nbest}")
         if self.engine not in ("cpu", "gpu"):

@@ -36,6 +36,11 @@ def phone_bigram(vocabulary: Vocabulary, options: DecoderOptions, num_tokens: in
     return np.maximum(scores, -1e5).astype(np.float32)
 
 
+def is_mark(word: str) -> bool:
+    """Whether it was written as its phones."""
+    return word.startswith("<") and word.endswith(">")
+
+
 def unknown_word(tokens: list[int], bigram: np.ndarray | None, phones: PhoneSet) -> Added:
     """As a pronunciation with the score that the search gave it; written as its phones, `<sɜːʃə>`."""
     assert bigram is not None
