@@ -109,7 +109,13 @@ def differences(cases: Iterator[Case], threads: int) -> dict[str, Any]:
 def compare_compiled() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         random = differences((random_case(seed, Path(folder)) for seed in range(200)), 1)
-    return {"random": random, "large": differences(iter([large_phone_set()]), 1), **crowded(), **refused()}
+    return {
+        "random": random,
+        "large": differences(iter([large_phone_set()]), 1),
+        **crowded(),
+        **refused(),
+        "parts": in_parts(),
+    }
 
 
 def crowded() -> dict[str, Any]:
@@ -132,6 +138,20 @@ def crowded() -> dict[str, Any]:
         "later overflows": decoder.overflows - overflows,
         "words": words,
     }
+
+
+def in_parts() -> bool:
+    """Whether a batch of which few utterances fit the memory at a time is what it is at once."""
+    from asr.decoder import gpu, gpu_memory
+
+    case = large_phone_set()
+    batch, lengths = case.log_probs[[0, 1, 1, 0, 1]], [30, 20, 7, 0, 30]
+    decoder = Decoder(case.lexicon, None, case.phones, DecoderOptions(engine="gpu"))
+    at_once = decoder.decode(batch, lengths)
+    work = decoder._gpu._work
+    gpu.MOST_BYTES = sum(array.nbytes for array in work[:-1]) * 2 // 5  # what two of the five take
+    parts = gpu_memory.blocks_within(gpu.MOST_BYTES, work.keys.shape[1], work.record_before.shape[1])
+    return parts == 2 and decoder.decode(batch, lengths) == at_once
 
 
 def refused() -> dict[str, Any]:
@@ -225,6 +245,7 @@ def test_compiled_for_one_thread() -> None:
     parts = ("NaN", "tokens", "shape", "lengths")
     assert all(part in message for part, message in zip(parts, result["messages"], strict=True))
     assert result["kept"]
+    assert result["parts"]
     assert result["empty"] == 0
 
 

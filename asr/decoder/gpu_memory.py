@@ -14,6 +14,7 @@ from asr.decoder.options import DecoderOptions
 from asr.decoder.tokens import ADD_TABLE
 
 _MOST_CANDIDATES = 1 << 20  # their numbers have 20 bits where they are sorted
+_CANDIDATE_BYTES, _RECORD_BYTES = 116, 20  # all arrays of Work together, with two tokens for each candidate
 
 
 class Graph(NamedTuple):
@@ -122,8 +123,12 @@ def records_of(capacity: int, frames: int) -> int:
     return capacity + 32 * frames
 
 
+def blocks_within(most_bytes: int, capacity: int, records: int) -> int:
+    """How many utterances may be searched at once: one at least."""
+    return max(1, most_bytes // (_CANDIDATE_BYTES * capacity + _RECORD_BYTES * records))
+
+
 def allocate_work(blocks: int, capacity: int, records: int) -> Work:
-    """About 120 bytes a candidate and 20 a record for each block."""
 
     def tokens(dtype: Any) -> Any:
         return allocate((blocks, 2, capacity), dtype)
