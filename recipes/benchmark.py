@@ -242,8 +242,9 @@ def measure_apart(job: Job, cache: Path) -> Result:
 
 
 def write_plain_arpa(source: Path, target: Path, unknown_score: float | None) -> None:
-    """The language model for KenLM; `unknown_score` natural log."""
-    with lzma.open(source) as packed, target.open("wb") as plain:
+    """The language model, plain or .xz, for KenLM; `unknown_score` natural log."""
+    open_source = lzma.open if source.suffix == ".xz" else open
+    with open_source(source, "rb") as packed, target.open("wb") as plain:
         head = packed.read(1 << 16)
         if unknown_score is not None:
             head = re.sub(rb"\n\S+\t<unk>", b"\n%.4f\t<unk>" % (unknown_score / math.log(10)), head, count=1)

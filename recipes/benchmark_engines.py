@@ -41,6 +41,8 @@ class Job:
     threads: int = 1
     arpa: str = ""  # plain, for KenLM
     unknown_score: float | None = None  # names are added with it
+    weights: tuple[float, float] = (FLASHLIGHT_LM_WEIGHT, FLASHLIGHT_WORD_SCORE)  # of flashlight
+    tokens: int = FLASHLIGHT_TOKENS
     load_only: bool = False
     limit: int = 0
     repeats: int = 3
@@ -82,8 +84,8 @@ def load_flashlight(job: Job, phones: PhoneSet) -> tuple[Decode, Add]:
     def build(lexicon: Path) -> Decode:
         decoder = ctc_decoder(
             lexicon=str(lexicon), tokens=[*phones.symbols, silence], lm=job.arpa, beam_size=size,
-            beam_size_token=FLASHLIGHT_TOKENS, beam_threshold=threshold,
-            lm_weight=FLASHLIGHT_LM_WEIGHT * math.log(10), word_score=FLASHLIGHT_WORD_SCORE,
+            beam_size_token=job.tokens, beam_threshold=threshold,
+            lm_weight=job.weights[0] * math.log(10), word_score=job.weights[1],
             blank_token=phones.symbols[0], sil_token=silence,
         )  # fmt: skip
 
