@@ -38,7 +38,7 @@ class Case:
     lexicon: Lexicon
     lm: NgramModel | None
     options: DecoderOptions
-    log_probs: np.ndarray
+    log_probs: Any  # numpy or torch
     lengths: list[int]
     phones: PhoneSet = PHONES
     change: Callable[[Decoder], None] = lambda decoder: None
@@ -79,6 +79,27 @@ def large_phone_set() -> Case:
     log_probs[:, :, [0, 146, 147, 148, 149]] = np.stack([emissions(rng, 30) for _ in range(2)])
     lexicon = random_lexicon(rng, [f"w{i}" for i in range(60)])
     return Case(lexicon, None, DecoderOptions(), log_probs, [30, 20], phones)
+
+
+def benchmark_cases(bench: Path) -> Iterator[Case]:
+    """All recordings of the benchmark, those of `zs` with its names added."""
+    phones = PhoneSet.read(bench / "tokens.txt")
+    lexicon, lm = Lexicon.read([bench / "lexicon.txt"], phones), NgramModel.read(bench / "3gram.arpa.xz")
+    names = Lexicon.read([bench / "names_lexicon.txt"], phones).entries
+
+    def add_names(decoder: Decoder) -> None:
+        for name in names:
+            decoder.add_entry(name)
+
+    for recordings, change, beam in (("main", lambda decoder: None, 12.0), ("zs", add_names, 14.0)):
+        with np.load(bench / f"{recordings}_dev.npz") as archive:
+            frames, offsets = archive["log_probs"], archive["offsets"]
+        lengths = np.diff(offsets).tolist()
+        log_probs = np.zeros((len(lengths), max(lengths), frames.shape[1]), np.float32)
+        for row, begin, length in zip(log_probs, offsets, lengths, strict=False):
+            row[:length] = frames[begin : begin + length]
+        options = DecoderOptions(beam_threshold=beam, num_threads=1)
+        yield Case(lexicon, lm, options, log_probs, lengths, phones, change)
 
 
 def differences(cases: Iterator[Case], threads: int) -> dict[str, Any]:
@@ -168,6 +189,11 @@ def refused() -> dict[str, Any]:
     # NaN behind the end is nobody's business, and nothing is a batch too.
     kept = decoder.decode(bad, [4])[0][0] == decoder.decode(good, [4])[0][0]
     return {"messages": messages, "kept": kept, "empty": len(decoder.decode(good[:0], []))}
+
+
+def compare_benchmark() -> dict[str, Any]:
+    """By hand: PHONEBOOK_GPU=one-thread python tests/test_gpu_decoder.py compare_benchmark FOLDER"""
+    return differences(benchmark_cases(Path(sys.argv[2])), 1)
 
 
 def compare_simulated() -> dict[str, Any]:
@@ -284,25 +310,11 @@ def test_random_cases_on_the_device(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_full_size_on_the_device(bench: Path) -> None:
-    """The benchmark's lexicon, language model, names and recordings, from a tensor that is on the device."""
-    phones = PhoneSet.read(bench / "tokens.txt")
-    names = Lexicon.read([bench / "names_lexicon.txt"], phones).entries
-    with np.load(bench / "zs_dev.npz") as archive:
-        frames, offsets = archive["log_probs"], archive["offsets"]
-    lengths = np.diff(offsets)
-    log_probs = np.zeros((len(lengths), lengths.max(), frames.shape[1]), np.float32)
-    for row, begin, length in zip(log_probs, offsets, lengths, strict=False):
-        row[:length] = frames[begin : begin + length]
-    found = []
-    for engine, batch in (("cpu", log_probs), ("gpu", torch.from_numpy(log_probs).cuda())):
-        options = DecoderOptions(beam_threshold=12.0, engine=engine)
-        decoder = Decoder.load(bench / "lexicon.txt", bench / "3gram.arpa.xz", phones, options)
-        for name in names:
-            decoder.add_entry(name)
-        found.append([hypotheses[0] for hypotheses in decoder.decode(batch, lengths)])
-    assert [h.words for h in found[0]] == [h.words for h in found[1]]
-    assert [h.token_frames for h in found[0]] == [h.token_frames for h in found[1]]
-    assert [h.score for h in found[0]] == pytest.approx([h.score for h in found[1]], abs=1e-3)
+    """From tensors that are on the device."""
+    cases = benchmark_cases(bench)
+    result = differences((replace(c, log_probs=torch.from_numpy(c.log_probs).cuda()) for c in cases), 256)
+    assert result["utterances"] > 100
+    agree(result)
 
 
 if __name__ == "__main__":
