@@ -57,7 +57,9 @@ class Spelling:
     def load(cls, phones: PhoneSet, lexicon: str | Path | None = None) -> Spelling:
         """Made of a lexicon file, the base lexicon by default; the second time it comes from a cache."""
         path = Path(lexicon or paths.base_lexicon())
-        key = hashlib.sha256(path.read_bytes() + "\n".join((_VERSION, *phones.symbols)).encode()).hexdigest()
+        key = hashlib.sha256(
+            path.read_bytes() + "\n".join((_VERSION, str(ORDER), *phones.symbols)).encode()
+        ).hexdigest()
         cached = paths.cache_folder() / f"spelling-{key[:16]}.npz"
         try:
             with np.load(cached) as arrays:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from asr import paths
-from asr.edit import edit_lines
+from asr.edit import check_writable, edit_lines
 from asr.lines import Sounds, find_base, parsed
 from asr.neighbours import Sorted, confusion_costs, find_neighbours
 from asr.phones import PhoneSet
@@ -74,13 +74,18 @@ def suggest(
     """Transcribe recordings and suggest words for what no word explains, if heard `least` times.
 
     Known are the base lexicon and `file`, the user's own by default; `add` writes the suggestions at its end,
-    as comments to be confirmed. Raises ValueError, LexiconError and OSError.
+    as comments to be confirmed. A file
+    that is not there is made. Raises ValueError (LexiconError) and OSError.
     """
     from asr.decoder import for_embedded_model
 
+    path = paths.user_lexicon() if file is None else Path(file)
+    if add:
+        check_writable(path)  # before the work, not after it
     options = for_embedded_model(unknown="mark", unknown_score=UNKNOWN_SCORE)
+    mine = [] if file is None or (add and not path.exists()) else [file]
     recognizer = Recognizer.load(
-        model=model, lexicon=[file] if file else [], lm=lm, device=device, options=options,
+        model=model, lexicon=mine, lm=lm, device=device, options=options,
         user_lexicon=file is None,
     )  # fmt: skip
     results = list(recognizer.stream(recordings, progress))
@@ -90,7 +95,6 @@ def suggest(
     groups = [group for group in group_alike(usable, phones) if len(group) >= least]
     order = {place: i for i, place in enumerate(found)}
     suggestions = _spelled(groups, order, phones)
-    path = paths.user_lexicon() if file is None else Path(file)
     return Suggested(
         suggestions=tuple(suggestions),
         added=tuple(add_comments(suggestions, path, phones)) if add else (),

@@ -26,8 +26,8 @@ from asr.manifest import read_manifest
 from asr.metrics import align, count_errors
 from asr.neighbours import Sorted, confusion_costs, find_neighbours
 from asr.phones import PhoneSet
-from asr.rank import rank
-from asr.spelling import Spelling
+from asr.rank import GUESS_WEIGHT, rank
+from asr.spelling import ORDER, Spelling
 from asr.spoken import find_span, trim
 from asr.text import normalize
 from asr.transcribe import Recognizer
@@ -131,7 +131,7 @@ def hears(recognizer: Recognizer, said: Said, word: str, entries: Sequence[Entry
     return word in recognizer.decoder.decode(said.sentence[None], extra=entries)[0][0].words
 
 
-def speech(recognizer: Recognizer, data: Path) -> None:
+def speech(recognizer: Recognizer, data: Path, weight: float) -> None:
     """Words of several development recordings, taken out of the lexicon and learnt from some of them."""
     phones = recognizer.model.phones
     found = list(spoken_words(recognizer, data))
@@ -157,7 +157,7 @@ def speech(recognizer: Recognizer, data: Path) -> None:
                 for taught, asked in lessons(occurrences, several):
                     sounds = right
                     if kind != "as in the lexicon":
-                        sounds = rank([said.inside for said in taught], guesses, phones)[0].sounds
+                        sounds = rank([said.inside for said in taught], guesses, phones, weight)[0].sounds
                     heard += hears(recognizer, asked, NEW, [Entry(word=NEW, phones=sounds)])
                     trials += 1
             taught_by = "two recordings" if several else "one recording"
@@ -194,13 +194,13 @@ def spoken_words(recognizer: Recognizer, data: Path, count: int = 80) -> Iterabl
             yield occurrences
 
 
-def spelling(phones: PhoneSet) -> None:
+def spelling(phones: PhoneSet, order: int) -> None:
     """Words whose hash says so are held out, one in twenty; a thousand of them are spelt."""
     entries = read_entries(paths.base_lexicon(), phones)[0]
     usable = [(e.word, phones.encode(e.phones)) for e in entries if e.word.isascii() and e.word.isalpha()]
     held = [int(hashlib.md5(word.encode()).hexdigest(), 16) % 20 == 0 for word, _ in usable]
     began = time.process_time()
-    model = Spelling.train([pair for pair, out in zip(usable, held, strict=True) if not out])
+    model = Spelling.train([pair for pair, out in zip(usable, held, strict=True) if not out], order)
     trained = time.process_time() - began
     asked = [pair for pair, out in zip(usable, held, strict=True) if out]
     asked = asked[:: max(1, len(asked) // 1000)]
@@ -221,15 +221,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=("names", "speech", "spelling"))
     parser.add_argument("--data", type=Path, default=Path("~/phonebook-data"))
+    parser.add_argument(
+        "--guess-weight", type=float, default=GUESS_WEIGHT, help="of the spelling, for speech"
+    )
+    parser.add_argument("--order", type=int, default=ORDER, help="pairs that an n-gram spans, for spelling")
     options = parser.parse_args()
     if options.what == "spelling":
-        spelling(PhoneSet.read(paths.PRETRAINED / "phones.txt"))
+        spelling(PhoneSet.read(paths.PRETRAINED / "phones.txt"), options.order)
         return
     recognizer = Recognizer.load(user_lexicon=False, device="cpu")
     if options.what == "names":
         names(recognizer)
     else:
-        speech(recognizer, options.data.expanduser())
+        speech(recognizer, options.data.expanduser(), options.guess_weight)
 
 
 if __name__ == "__main__":

@@ -135,3 +135,12 @@ def test_errors_are_a_line(asr: Asr, tmp_path: Path):
     assert "nothing found" in broken.stderr.splitlines()[1] and not broken.stdout
     with pytest.raises(ValueError, match="no such lexicon file"):
         suggest([EXAMPLES / "read-1.opus"], file=tmp_path / "no.txt")
+    with pytest.raises(ValueError, match="a folder; name a file"):
+        suggest([EXAMPLES / "read-1.opus"], file=tmp_path, add=True)
+
+
+def test_a_file_that_is_not_there_is_made(tmp_path: Path):
+    clip = ZERO_SHOT / "dravonik-1.opus"
+    found = suggest([clip], file=tmp_path / "new.txt", add=True)
+    assert [s.places[0].path for s in found.suggestions] == [str(clip)] and len(found.added) == 1
+    assert (tmp_path / "new.txt").read_text(encoding="utf-8") == found.added[0] + "\n"
