@@ -198,9 +198,23 @@ def compare_benchmark() -> dict[str, Any]:
 
 def compare_simulated() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        cases = [random_case(seed, Path(folder), most_frames=6) for seed in (2, 4)]
-        result = {"random": differences(iter(cases), 4)}
+        cases = (random_case(seed, Path(folder), most_frames=6) for seed in (4, 6))
+        result = {"random": differences(cases, 8), "crowded": crowded_by_threads(Path(folder))}
     return result | {"tools": tools_agree_with_numpy(8)}
+
+
+def crowded_by_threads(folder: Path) -> list[tuple[int, list[Any]]]:
+    """Overflows and results where there is room for 32 candidates, with one thread and with eight."""
+    from asr.decoder import gpu
+
+    gpu.capacity_of = lambda options: 32
+    case, results = random_case(2, folder, most_frames=5), []
+    for threads in (1, 8):
+        decoder = Decoder(case.lexicon, case.lm, case.phones, replace(case.options, engine="gpu"))
+        decoder._gpu._threads = threads
+        found = [(h.words, h.token_frames, h.score) for (h,) in decoder.decode(case.log_probs, case.lengths)]
+        results.append((decoder.overflows, found))
+    return results
 
 
 def tools_agree_with_numpy(threads: int) -> list[str]:
@@ -280,6 +294,9 @@ def test_in_the_simulator_with_many_threads() -> None:
     result = in_process_of_its_own("compare_simulated", NUMBA_ENABLE_CUDASIM="1")
     assert result["random"]["utterances"] == 10
     agree(result["random"])
+    alone, together = result["crowded"]
+    assert alone[0] > 0
+    assert alone == together
     assert result["tools"] == ["1", "2", "5", "8", "23", "32"]
 
 
