@@ -159,7 +159,9 @@ def evaluate(
         recognizer = _load(lexicon, words, lm, model, device, _options(beam_size), user_lexicon, only)
         from asr.evaluate import evaluate as run
 
-        result = run(recognizer, utterances[:limit] if limit else utterances, chosen or None)
+        utterances = utterances[:limit] if limit else utterances
+        with _progress(sum(u.duration for u in utterances)) as advance:
+            result = run(recognizer, utterances, chosen or None, advance)
         for failure in result.failures:
             warn(failure.reason)
         low, high = result.interval
@@ -292,17 +294,17 @@ def _write(path: Path, transcript: Transcript, format: str) -> None:
 
 
 @contextmanager
-def _progress(total: int):  # type: ignore[no-untyped-def]
-    """A bar on stderr where somebody can see it."""
+def _progress(total: float):  # type: ignore[no-untyped-def]
+    """A bar on stderr where somebody can see it; it is told how much more is done, by default 1."""
     if not sys.stderr.isatty() or total < 2:
-        yield lambda: None
+        yield lambda amount=1: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("transcribing", total=total)
-        yield lambda: bar.advance(task)
+        yield lambda amount=1: bar.advance(task, amount)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from asr import audio
-from asr.audio import AudioError
 from asr.manifest import Utterance
 from asr.metrics import Errors, Pair, Recall, align, bootstrap_interval, count_errors, phone_errors, recall
 from asr.text import normalize
@@ -98,7 +96,7 @@ def evaluate(
             continue
         scored.append(_score(utterance, result))
         seconds += result.duration_s
-        phones += _phone_errors(recognizer, utterance, variants)
+        phones += _phone_errors(recognizer, utterance, result, variants)
     return Evaluation(
         scored=tuple(scored),
         phones=phones,
@@ -116,7 +114,10 @@ def _score(utterance: Utterance, transcript: Transcript) -> Scored:
 
 
 def _phone_errors(
-    recognizer: Recognizer, utterance: Utterance, variants: dict[str, list[tuple[str, ...]]]
+    recognizer: Recognizer,
+    utterance: Utterance,
+    transcript: Transcript,
+    variants: dict[str, list[tuple[str, ...]]],
 ) -> Errors:
     from asr.g2p import pronounce
 
@@ -124,8 +125,4 @@ def _phone_errors(
     for word in words:
         if word not in variants:
             variants[word] = pronounce([word], recognizer.model.phones)[0]
-    try:
-        heard = recognizer.heard_phones(audio.load(utterance.path))
-    except AudioError:
-        return Errors()
-    return phone_errors([variants[word] for word in words if variants[word]], heard)
+    return phone_errors([variants[word] for word in words if variants[word]], transcript.sounds)

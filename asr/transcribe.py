@@ -46,6 +46,14 @@ class _Recording:
     segments: list[Segment]
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """A segment: its words, best first, and the phones that are heard without lexicon and language model."""
+
+    hypotheses: list[Hypothesis]
+    sounds: tuple[str, ...]
+
+
 class Recognizer:
     """An acoustic model, a lexicon and a language model, ready to transcribe."""
 
@@ -154,11 +162,6 @@ class Recognizer:
         log_probs, lengths = self.model.log_probs([waveform])
         return Emissions(log_probs=log_probs[0, : int(lengths[0])].cpu().numpy(), frame_s=self.model.frame_s)
 
-    def heard_phones(self, waveform: np.ndarray) -> tuple[str, ...]:
-        """What is heard without lexicon and language model."""
-        log_probs, lengths = self.model.log_probs([waveform])
-        return greedy(log_probs, lengths, self.model.phones)[0]
-
     def _extra(self, words: Sequence[str]) -> tuple[Entry, ...]:
         """Entries for one call; edited lexicon files are read."""
         self._own.refresh()
@@ -169,11 +172,11 @@ class Recognizer:
         recordings: Sequence[_Recording],
         extra: Sequence[Entry],
         progress: Callable[[float], None] = lambda seconds: None,
-    ) -> list[list[list[Hypothesis]]]:
-        """For each recording, for each of its segments, the hypotheses; like lengths go together."""
+    ) -> list[list[_Heard]]:
+        """For each recording what is heard in each of its segments; like lengths go together."""
         pieces = [(i, k) for i, r in enumerate(recordings) for k in range(len(r.segments))]
         pieces.sort(key=lambda p: _length(recordings[p[0]].segments[p[1]]))
-        results: list[list[list[Hypothesis]]] = [[[] for _ in r.segments] for r in recordings]
+        results = [[_Heard([], ()) for _ in r.segments] for r in recordings]
         for batch in _batches(pieces, lambda p: _length(recordings[p[0]].segments[p[1]]) / audio.SAMPLE_RATE):
             waveforms = [
                 recordings[i].waveform[recordings[i].segments[k].start : recordings[i].segments[k].end]
@@ -181,8 +184,10 @@ class Recognizer:
             ]
             log_probs, lengths = self.model.log_probs(waveforms)
             decoded = self.decoder.decode(log_probs, lengths, extra)
-            for (i, k), rows, found in zip(batch, log_probs, decoded, strict=True):
-                results[i][k] = [self._spelled(h) for h in [_with_token_scores(found[0], rows), *found[1:]]]
+            sounds = greedy(log_probs, lengths, self.model.phones)
+            for (i, k), rows, found, heard in zip(batch, log_probs, decoded, sounds, strict=True):
+                hypotheses = [_with_token_scores(found[0], rows), *found[1:]]
+                results[i][k] = _Heard([self._spelled(h) for h in hypotheses], heard)
             progress(sum(map(len, waveforms)) / audio.SAMPLE_RATE)
         return results
 
@@ -204,7 +209,8 @@ class Recognizer:
 
         return Spelling.load(self.model.phones)
 
-    def _transcript(self, recording: _Recording, found: list[list[Hypothesis]]) -> Transcript:
+    def _transcript(self, recording: _Recording, heard: list[_Heard]) -> Transcript:
+        found = [segment.hypotheses for segment in heard]
         words: list[Word] = []
         for segment, hypotheses in zip(recording.segments, found, strict=True):
             words += self._words(hypotheses[0], segment.start / audio.SAMPLE_RATE)
@@ -218,6 +224,7 @@ class Recognizer:
             words=tuple(words),
             score=sum(hypotheses[0].score for hypotheses in found),
             alternatives=alternatives,
+            sounds=tuple(phone for segment in heard for phone in segment.sounds),
         )
 
     def _words(self, hypothesis: Hypothesis, offset_s: float) -> Iterator[Word]:

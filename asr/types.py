@@ -58,7 +58,10 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class Transcript:
-    """The text of one recording. `alternatives` are whole-recording texts, best first, with --nbest."""
+    """The text of one recording. `alternatives` are whole-recording texts, best first, with --nbest.
+
+    `sounds` are the phones that are heard without lexicon and language model.
+    """
 
     path: str
     text: str
@@ -66,3 +69,4 @@ class Transcript:
     words: tuple[Word, ...] = ()
     score: float = 0.0
     alternatives: tuple[tuple[str, float], ...] = field(default=())
+    sounds: tuple[str, ...] = ()

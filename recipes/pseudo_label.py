@@ -92,15 +92,15 @@ def label(recognizer: Recognizer, utterances: Sequence[Utterance]) -> Iterator[L
         except AudioError as error:
             print(f"skipped: {error}", file=sys.stderr)
             continue
-        text = normalize(utterance.text or recognizer.transcribe_waveform(waveform).text)
+        transcript = recognizer.transcribe_waveform(waveform)
+        text = normalize(utterance.text or transcript.text)
         words = text.split()
         for word in words:
             if word not in variants:
                 variants[word] = pronounce([word], recognizer.model.phones)[0]
         rate = 1.0
         if words and all(variants[word] for word in words):
-            errors = phone_errors([variants[word] for word in words], recognizer.heard_phones(waveform))
-            rate = errors.rate
+            rate = phone_errors([variants[word] for word in words], transcript.sounds).rate
         heard = Utterance(
             path=utterance.path,
             text=text,
