@@ -315,6 +315,13 @@ def test_without_a_device_one_line_says_so() -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match=r"pip install 'phonebook-asr\[gpu\]'"):
+        Decoder(None, None, PHONES, DecoderOptions(engine="gpu"))
+
+
 @ON_DEVICE
 @pytest.mark.gpu
 def test_random_cases_on_the_device(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ Threads of a block meet at `sync`: what one wrote before is read by the others a
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +84,13 @@ else:
             number, thread = np.int64(cuda.blockIdx.x), np.int64(cuda.threadIdx.x)
             body(Block(number, thread, np.int64(cuda.blockDim.x), ints, floats), graph, work, batch)
 
-        return lambda blocks, threads, *arguments: run[blocks, threads](*arguments)
+        def launch(blocks: int, threads: int, *arguments: Any) -> None:
+            with warnings.catch_warnings():
+                # Few utterances do not fill a GPU, and are no mistake.
+                warnings.filterwarnings("ignore", message="Grid size")
+                run[blocks, threads](*arguments)
+
+        return launch
 
 
 def upload(array: np.ndarray) -> Any:
