@@ -220,9 +220,9 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xlabel="distractors added")
         axis.set_xscale("symlog", linthresh=100)
-        axis.set_ylim(bottom=0)
+        axis.set(xlim=(0, None), ylim=(0, None))
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7, loc="lower right")
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
