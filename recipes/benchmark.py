@@ -2,11 +2,12 @@
 
     python recipes/benchmark.py --bench ../shared/bench --out work/benchmark
 
-flashlight-text (through torchaudio, with KenLM) and pyctcdecode (phones only: it knows no pronunciations)
-join in where they are installed. Each beam of each engine runs in a process of its own, on as many CPUs as it
-has threads, so that memory and start-up are its own too: `taskset` says on which. phonebook-gpu decodes the
-same utterances again and again, in batches of 128 that are on the device already. Writes the tables to
-standard output, result.json and, with matplotlib, curves.png.
+flashlight-text (through torchaudio, with KenLM), Kaldi's FasterDecoder on a compiled graph (kaldi-decoder,
+kaldifst; building it takes some 100 s and 2 GB, again for each score of added words) and pyctcdecode (phones
+only: it knows no pronunciations) join in where they are installed. Each beam of each engine runs in a process
+of its own, on as many CPUs as it has threads, so that memory and start-up are its own too: `taskset` says on
+which. phonebook-gpu decodes the same utterances again and again, in batches of 128 that are on the device
+already. Writes the tables to standard output, result.json and, with matplotlib, curves.png.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from benchmark_engines import GPU_BATCH, LOADERS, ON_GPU, Add, Decode, Job
+from benchmark_engines import GPU_BATCH, KALDI_LEAST_TOKENS, LOADERS, ON_GPU, Add, Decode, Job
 
 from asr.lexicon import Lexicon
 from asr.metrics import Errors, align, count_errors, recall
@@ -39,17 +40,20 @@ from asr.phones import PhoneSet
 from asr.text import normalize
 
 OUR_BEAMS = ((6.0, 300), (7.0, 400), (8.0, 500), (10.0, 1000), (12.0, 1000), (14.0, 2000), (16.0, 4000))
-# (beam_threshold, beam_size); what prunes flashlight and pyctcdecode is the size.
+KALDI_BEAMS = tuple((beam, 7000) for beam in (6.0, 7.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0))
+# (beam_threshold, beam_size); what prunes flashlight and pyctcdecode is the size, Kaldi's is its max_active.
 BEAMS = {
     "phonebook": OUR_BEAMS,
     ON_GPU: OUR_BEAMS,
     "flashlight": ((12.0, 20), (12.0, 100), (12.0, 500)),
+    **dict.fromkeys(KALDI_LEAST_TOKENS, KALDI_BEAMS),
     "pyctcdecode": ((10.0, 10), (10.0, 100)),
 }
-NAMES_BEAM = {"phonebook": (14.0, 2000), "flashlight": (12.0, 100)}
+NAMES_BEAM = {"phonebook": (14.0, 2000), "flashlight": (12.0, 100), "kaldi": (14.0, 7000)}
 UNKNOWN_SCORES = (-12.0, -10.36, -9.0, -8.0, -7.0, -6.0)  # of an added word, natural log, before LM_WEIGHT
 INSTALL = {
     "flashlight": ("flashlight", "pip install flashlight-text kenlm"),
+    **dict.fromkeys(KALDI_LEAST_TOKENS, ("kaldi_decoder", "pip install kaldi-decoder kaldifst")),
     "pyctcdecode": (
         "pyctcdecode",
         "pip install 'phonebook-asr[pyctcdecode]' (numpy<2: in an environment of its own)",
@@ -257,7 +261,7 @@ def jobs_of(engine: str, config: Config) -> Iterator[Job]:
     job = Job(
         engine=engine, bench=str(config.bench), beam=beams[-1], limit=config.limit, repeats=config.repeats
     )
-    if engine == "phonebook":
+    if engine in ("phonebook", "kaldi"):  # what they build goes into a cache
         yield dataclasses.replace(job, load_only=True)
     for threads in config.threads:
         # The others decode a batch one by one.

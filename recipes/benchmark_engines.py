@@ -17,6 +17,9 @@ from asr.phones import PhoneSet
 
 LM_WEIGHT, WORD_SCORE = 1.0, 3.0  # natural logs; tuned on the development sets
 FLASHLIGHT_LM_WEIGHT, FLASHLIGHT_WORD_SCORE = 0.8, 3.5
+KALDI_WEIGHTS = 0.8, 3.5
+# So many tokens stay in a frame whatever the beam: none is the best here, 20 is FasterDecoder's default.
+KALDI_LEAST_TOKENS = {"kaldi": 0, "kaldi-20": 20}
 ON_GPU, GPU_BATCH = "phonebook-gpu", 128
 FLASHLIGHT_TOKENS = 5  # it tries so many phones in a frame
 
@@ -110,6 +113,13 @@ def load_flashlight(job: Job, phones: PhoneSet) -> tuple[Decode, Add]:
     return build(lexicon), add
 
 
+def load_kaldi(job: Job, phones: PhoneSet) -> tuple[Decode, Add]:
+    from benchmark_kaldi import load
+
+    least = KALDI_LEAST_TOKENS[job.engine]
+    return load(Path(job.bench), phones, (*job.beam, least), KALDI_WEIGHTS, job.unknown_score)
+
+
 def load_pyctcdecode(job: Job, phones: PhoneSet) -> tuple[Decode, None]:
     from asr.open_phones import PhoneDecoder, PhoneOptions
 
@@ -125,5 +135,6 @@ LOADERS: dict[str, Callable[[Job, PhoneSet], tuple[Decode, Add | None]]] = {
     "phonebook": load_phonebook,
     ON_GPU: load_phonebook,
     "flashlight": load_flashlight,
+    **dict.fromkeys(KALDI_LEAST_TOKENS, load_kaldi),
     "pyctcdecode": load_pyctcdecode,
 }

@@ -1,5 +1,6 @@
 """The benchmark says what is true: of a task where everything is known, and of the real one in small."""
 
+import itertools
 import json
 import lzma
 import math
@@ -26,14 +27,24 @@ from benchmark import (  # noqa: E402
     tiled,
     write_plain_arpa,
 )
+from benchmark_kaldi import (  # noqa: E402
+    Graph,
+    compose_lexicon,
+    ctc_topology,
+    distinct,
+    grammar,
+    without_symbols,
+)
 from typer import BadParameter  # noqa: E402
+
+from asr.decoder.ngram import NgramModel  # noqa: E402
 
 PHONES = ("<blk>", "p", "t", "k", "s")
 LEXICON = {"pat": "p t", "cat": "k t", "sack": "s k"}
 NAME = ("tapsk", "t p s k")
 ARPA = """\\data\\
 ngram 1=6
-ngram 2=1
+ngram 2=2
 
 \\1-grams:
 -2.0\t<unk>\t0
@@ -41,9 +52,10 @@ ngram 2=1
 -1.0\t</s>\t0
 -1.0\tpat\t0
 -1.0\tcat\t-0.1
--1.0\tsack\t0
+-1.0\tsack\t-0.2
 
 \\2-grams:
+-0.9\t<s> pat
 -0.5\tcat sack
 
 \\end\\
@@ -159,6 +171,84 @@ def test_flashlight_hears_the_names_too(tiny: Path, tmp_path: Path) -> None:
     names = measure(Job(**vars(job) | {"unknown_score": -5.0})).names
     assert names is not None
     assert (names.found, names.false) == ((0, 3), (0, 0))
+
+
+def outcomes(graph: Graph, inputs: tuple[int, ...]) -> list[tuple[float, tuple[int, ...]]]:
+    """Cost and outputs of every path that reads `inputs` and ends in a final state."""
+    found, paths = [], [(0, 0, 0.0, ())]
+    while paths:
+        state, read, cost, said = paths.pop()
+        if read == len(inputs) and graph.final[state] < math.inf:
+            found.append((cost + float(graph.final[state]), said))
+        for arc in graph.arcs[graph.source == state]:
+            label, output = int(arc["input"]), int(arc["output"])
+            if label == 0 or inputs[read : read + 1] == (label,):
+                words = (*said, output) if output else said
+                paths.append((int(arc["to"]), read + (label > 0), cost + float(arc["cost"]), words))
+    return sorted(found)
+
+
+def test_a_path_through_kaldis_graph_costs_what_the_language_model_says(tiny: Path) -> None:
+    lm = NgramModel.read(tiny / "3gram.arpa.xz")
+    ids, label = lm.ids(), {phone: token + 1 for token, phone in enumerate(PHONES)}
+    # Homophones, and words that begin others.
+    sounds = LEXICON | {"kat": "k t", "ca": "k", "tapsk": "t p s k"}
+    for word in sounds:
+        ids.setdefault(word, len(ids))
+    spoken = [tuple(label[phone] for phone in phones.split()) for phones in sounds.values()]
+    symbol = len(PHONES) + 1
+    marked = distinct(spoken, symbol + 1)
+    assert all(a == b[: len(a)] for a, b in zip(spoken, marked, strict=True))
+    assert not any(a == b[: len(a)] for a, b in itertools.permutations(marked, 2))
+    words = np.array([ids[word] for word in sounds])
+    graph = compose_lexicon(marked, words, grammar(lm, 0.8, 3.5, len(ids), -6.0), symbol)
+    shorter = without_symbols(graph, symbol)
+    assert shorter.arcs["input"].max() < symbol
+    for said in itertools.product(sounds, repeat=2):
+        inputs = tuple(label[phone] for word in said for phone in sounds[word].split())
+        costs = {tuple(found): cost for cost, found in reversed(outcomes(shorter, inputs))}
+        expected = -0.8 * sum(lm.score(said)) - 7.0
+        expected += sum(0.8 * (float(lm.log_prob[0]) + 6.0) for word in said if word not in lm.ids())
+        assert costs[tuple(ids[word] for word in said)] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_ctc_topology_reads_every_alignment_once() -> None:
+    graph = ctc_topology(3)
+    for alignment in itertools.product(range(3), repeat=5):
+        phones = [v for v, last in zip(alignment, (0, *alignment), strict=False) if v not in (0, last)]
+        found = outcomes(graph, tuple(v + 1 for v in alignment))
+        assert found == [(0.0, tuple(v + 1 for v in phones))]
+
+
+def test_a_graph_comes_back_from_its_file(tmp_path: Path) -> None:
+    graph = ctc_topology(3)
+    graph.write(tmp_path / "graph.fst")
+    again = Graph.read(tmp_path / "graph.fst")
+    assert (again.arcs == graph.arcs).all() and (again.source == graph.source).all()
+    assert (again.final == graph.final).all()
+
+
+def test_kaldi_hears_the_names_too(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kaldi_decoder", reason="pip install kaldi-decoder kaldifst")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    job = Job(engine="kaldi", bench=str(tiny), beam=(50.0, 1000), repeats=1)
+    first, second = measure(job), measure(Job(**vars(job) | {"engine": "kaldi-20"}))
+    assert first.word_error_rate["main"] == first.phone_error_rate["main"] == 0
+    assert second.word_error_rate == first.word_error_rate  # from the cache
+    assert len(list((tmp_path / "cache").glob("phonebook/kaldi-*.fst"))) == 1
+    names = measure(Job(**vars(job) | {"unknown_score": -5.0})).names
+    assert names is not None
+    assert (names.found, names.false) == ((0, 3), (0, 0))
+
+
+def test_an_engine_that_is_not_installed_is_left_out_with_the_way_to_install_it(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert list(run_all(Config(bench=tiny, out=tmp_path, engines=("kaldi",)), tmp_path)) == []
+    assert capsys.readouterr().err == (
+        "kaldi is not installed and left out: pip install kaldi-decoder kaldifst\n"
+    )
 
 
 def test_the_real_task_in_small(bench: Path) -> None:
