@@ -249,7 +249,7 @@ def new_word_decoder(tmp_path: Path, *compiled: Entry, missing: float | None = -
     """Knows `tea` from the language model, and `compiled`."""
     arpa = "\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<s>\n-1\t</s>\n-1\ttea\n\n\\end\\\n"
     (tmp_path / "lm.arpa").write_text(arpa, encoding="utf-8")
-    options = DecoderOptions(lm_weight=1.0, word_score=0.0, missing_phone_score=missing)
+    options = DecoderOptions(lm_weight=1.0, word_score=0.0, missing_phone_score=missing, unknown_words=1)
     lexicon = Lexicon((Entry(word="tea", phones=("t", "t")), *compiled))
     return Decoder(lexicon, NgramModel.read(tmp_path / "lm.arpa"), PHONES, options)
 
@@ -309,3 +309,47 @@ def test_with_a_phone_missing_added_equals_compiled(tmp_path: Path) -> None:
     for entry in entries:
         decoder.take_back(entry)
     assert found(decoder, rows) == exactly(before)
+
+
+def test_few_new_words_share_what_many_would_have(tmp_path: Path) -> None:
+    arpa = "\\data\\\nngram 1=3\n\n\\1-grams:\n-1\t<s>\n-1\t</s>\n-1\ttea\n\n\\end\\\n"
+    (tmp_path / "lm.arpa").write_text(arpa, encoding="utf-8")
+    lm = NgramModel.read(tmp_path / "lm.arpa")
+    options = DecoderOptions(lm_weight=0.5, word_score=0.0, unknown_words=8)
+    tea = Entry(word="tea", phones=("t", "t"))
+    new = [Entry(word=f"new{i}", phones=("k", "s", p, q)) for i in range(3) for p, q in [("pts"[i], "k")]]
+    decoder = Decoder(Lexicon((tea,)), lm, PHONES, options)
+    said = spoken(*new[0].phones)[None]
+
+    def score(decoder: Decoder) -> float:
+        """Of the first new word, without what it sounds like."""
+        hypothesis = decoder.decode(said)[0][0]
+        assert hypothesis.words == ("new0",)
+        return hypothesis.score - hypothesis.acoustic_score
+
+    decoder.add_entry(new[0])
+    alone = score(decoder)
+    assert alone == pytest.approx(score(Decoder(Lexicon((tea, new[0])), lm, PHONES, options)), abs=1e-3)
+    running = decoder.stream()
+    for entry in new[1:]:
+        decoder.add_entry(entry)
+    decoder.add("new1", [("p", "p", "p")])  # another way to say it is no other word
+    assert score(decoder) == pytest.approx(alone - 0.5 * np.log(3), abs=1e-3)
+    every = Decoder(Lexicon((tea, *new)), lm, PHONES, options)
+    assert score(decoder) == pytest.approx(score(every), abs=1e-3)
+    running.accept(said[0])
+    found = running.finish()[0]
+    assert found.score - found.acoustic_score == pytest.approx(alone, abs=1e-3)  # it keeps to its version
+    for i in range(9):
+        decoder.add(f"more{i}", [("t", *"p" * i, "k", "t")])
+    many = score(decoder)
+    assert many == pytest.approx(alone - 0.5 * np.log(8), abs=1e-3)
+    decoder.add("even more", [("s", "s", "s")])
+    assert score(decoder) == pytest.approx(many, abs=1e-3)
+    for word in ["new1", "new2", "even more", *(f"more{i}" for i in range(9))]:
+        decoder.remove(word)
+    assert score(decoder) == pytest.approx(alone, abs=1e-3)
+    extra = [Entry(word="for once", phones=("s", "k", "s"))]
+    found = decoder.decode(said, extra=extra)[0][0]
+    assert found.score - found.acoustic_score == pytest.approx(alone - 0.5 * np.log(2), abs=1e-3)
+    assert score(decoder) == pytest.approx(alone, abs=1e-3)

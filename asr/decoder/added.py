@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import heapq
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,12 @@ WORD_END = np.dtype(
      ("since", np.int32), ("until", np.int32), ("group", np.int32), ("full", np.int32)]
 )  # fmt: skip
 LINK = np.dtype([("group", np.int32), ("score", np.float32), ("to", np.int32), ("next", np.int32)])
-GROUP = np.dtype([("root", np.int32), ("bonus", np.float32)])
+# `bonus` is the best score of the group's words; entering its tree scores `enter`.
+GROUP = np.dtype([("root", np.int32), ("bonus", np.float32), ("enter", np.float32), ("_", np.int32)])
+_UNKNOWN = -1  # the group of words that the language model does not know
 _FOREVER = np.iinfo(np.int32).max
 # What is written in place; the rest of AddedWords is replaced when it changes. Entries are never changed.
-_GROWING = frozenset(("_nodes", "_ends", "_links", "_heads", "_group_of", "_scores", "_by_word"))
+_GROWING = frozenset(("_nodes", "_ends", "_links", "_heads", "_group_of", "_scores", "_by_word", "_unknown"))
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Added:
 
 @dataclass(frozen=True)
 class AddedView:
-    """What a decode needs of a version."""
+    """What a decode needs of a version. `share`: what each unknown word scores beside its own score."""
 
     nodes: np.ndarray
     ends: np.ndarray
@@ -55,14 +57,25 @@ class AddedView:
     groups: np.ndarray
     version: int
     bonus: float
+    share: float
 
 
 class AddedWords:
-    """The growing trees. `first_id` is the number of the first added pronunciation."""
+    """The growing trees. `first_id` is the number of the first added pronunciation.
 
-    def __init__(self, graph: Graph, first_id: int) -> None:
+    Words that the language model does not know stand for all that it does not know: the fewer they are, the
+    likelier is each. `share_of` their number is what each scores beside its own score; `compiled` are
+    those that were compiled, which are counted too.
+    """
+
+    def __init__(
+        self, graph: Graph, first_id: int, share_of: Callable[[int], float], compiled: frozenset[int]
+    ) -> None:
         self.entries: list[Added] = []
         self._graph, self._first_id = graph, first_id
+        self._share_of, self._compiled = share_of, compiled
+        self._unknown: set[int] = set()  # words beside the compiled ones
+        self._share = 0.0
         self._nodes, self._num_nodes = np.full(256, -1, NODE), 0
         self._ends, self._num_ends = np.zeros(256, WORD_END), 0
         self._links, self._num_links = np.zeros(256, LINK), 0
@@ -78,10 +91,11 @@ class AddedWords:
 
     def view(self) -> AddedView:
         with self._lock:
-            bonus = float((self._groups["bonus"] + self._best_link).max(initial=-np.inf))
+            bonus = float((self._groups["enter"] + self._best_link).max(initial=-np.inf))
             return AddedView(
-                self._nodes, self._ends, self._links, self._heads, self._groups, self.version, bonus
-            )
+                self._nodes, self._ends, self._links, self._heads, self._groups, self.version, bonus,
+                self._share,
+            )  # fmt: skip
 
     def add(self, forms: Sequence[Added]) -> None:
         """A pronunciation and then its shorter forms; one that is there already gets the new scores."""
@@ -91,6 +105,7 @@ class AddedWords:
             full = len(self.entries)
             for added in forms:
                 self._grow(added, full, version)
+            self._count(forms[0].word_id, forms[0].unknown)
             self._set_bonus(self._group(forms[0]))
             self.version = version
 
@@ -119,13 +134,14 @@ class AddedWords:
         with self._lock:
             live = [e for e in self._live(word_id) if tokens is None or self._same(e, tokens)]
             self._end(live)
+            self._count(word_id)
             self.version += 1
             return bool(live)
 
     def copy(self) -> AddedWords:
         """The same words, to which others can be added without anybody else's seeing it."""
         with self._lock:
-            copied = AddedWords(self._graph, self._first_id)
+            copied = AddedWords(self._graph, self._first_id, self._share_of, self._compiled)
             for name, value in self.__dict__.items():
                 if name != "_lock":
                     setattr(copied, name, copy.deepcopy(value) if name in _GROWING else value)
@@ -151,16 +167,29 @@ class AddedWords:
         while scores and self._ends["until"][scores[0][1]] != _FOREVER:
             heapq.heappop(scores)
         bonus = np.float32(-scores[0][0] if scores else -np.inf)
-        if bonus != self._groups["bonus"][group]:
+        enter = np.float32(bonus + (self._share if group == self._group_of.get(_UNKNOWN) else 0.0))
+        if bonus != self._groups["bonus"][group] or enter != self._groups["enter"][group]:
             self._groups = self._groups.copy()
-            self._groups["bonus"][group] = bonus
+            self._groups["bonus"][group], self._groups["enter"][group] = bonus, enter
+
+    def _count(self, word_id: int, unknown: bool = False) -> None:
+        """Of unknown words, after one was added or removed: what is the share of each."""
+        if unknown and word_id not in self._compiled:
+            self._unknown.add(word_id)
+        elif not self._live(word_id):
+            self._unknown.discard(word_id)
+        share = self._share_of(len(self._compiled) + len(self._unknown))
+        if share != self._share:
+            self._share = share
+            if _UNKNOWN in self._group_of:
+                self._set_bonus(self._group_of[_UNKNOWN])
 
     def _same(self, end: int, tokens: np.ndarray) -> bool:
         there = self.entries[int(self._ends["full"][end])]
         return np.array_equal(there.tokens, tokens)
 
     def _group(self, added: Added) -> int:
-        key = -1 if added.unknown else added.lm_id
+        key = _UNKNOWN if added.unknown else added.lm_id
         found = self._group_of.get(key)
         if found is not None:
             return found
@@ -169,7 +198,7 @@ class AddedWords:
         self._nodes = _room(self._nodes, self._num_nodes + 1, -1)
         groups = np.zeros(group + 1, GROUP)
         groups[:group] = self._groups
-        groups[group] = (self._num_nodes, -np.inf)
+        groups[group] = (self._num_nodes, -np.inf, -np.inf, 0)
         self._num_nodes += 1
         self._groups = groups
         if added.unknown:

@@ -306,9 +306,9 @@ def enter_others(graph, work, limits, step, source, count, best):
             group = load_i32(graph.links, 4 * link)
             # A group that was made after this decode began is none yet.
             if group < graph.num_groups:
-                entry = load_f32(graph.links, 4 * link + 1) + load_f32(graph.groups, 2 * group + 1)
+                entry = load_f32(graph.links, 4 * link + 1) + load_f32(graph.groups, 4 * group + 2)
                 count, best = follow_added(
-                    graph, work, limits, step, source, np.int64(load_i32(graph.groups, 2 * group)),
+                    graph, work, limits, step, source, np.int64(load_i32(graph.groups, 4 * group)),
                     np.float32(entry), load_i32(graph.links, 4 * link + 2), count, best,
                 )  # fmt: skip
             link = load_i32(graph.links, 4 * link + 3)
@@ -339,7 +339,7 @@ def follow_added(graph, work, limits, step, source, node, entry, history, count,
             end = load_i32(place, 3)
             if load_i32(place, 4) <= graph.version < load_i32(place, 5):
                 # The group's bonus, taken on entering it, gives way to the word's own score.
-                taken = load_f32(graph.groups, 2 * load_i32(place, 6) + 1)
+                taken = load_f32(graph.groups, 4 * load_i32(place, 6) + 1)
                 at_end = np.float32(score + load_f32(place, 2) - taken)
                 if at_end >= bar and count < step.full:
                     best = max(best, at_end)

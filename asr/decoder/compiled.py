@@ -23,7 +23,7 @@ from asr.lexicon import Lexicon
 from asr.paths import cache_folder
 from asr.phones import PhoneSet
 
-_FORMAT = 4
+_FORMAT = 5
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Compiled:
             options.lm_weight,
             options.word_score,
             options.unknown_word_score,
+            options.unknown_words,
             options.missing_phone_score,
         )
         identity = json.dumps([_FORMAT, key, phones.symbols, scores]).encode()

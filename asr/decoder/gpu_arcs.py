@@ -304,7 +304,7 @@ def _enter_added(block, graph, work, batch, step, source, n, best):
         group = graph.link_group[link]
         # A group that was made after this decode began is none yet.
         if group < graph.num_groups:
-            entry = np.float32(graph.link_score[link] + graph.group_bonus[group])
+            entry = np.float32(graph.link_score[link] + graph.group_enter[group])
             n, best = _follow_added(
                 block, graph, work, batch, step, source, np.int64(graph.group_root[group]), entry,
                 graph.link_to[link], n, best,

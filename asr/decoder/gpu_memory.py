@@ -45,6 +45,7 @@ class Graph(NamedTuple):
     link_next: Any
     group_root: Any
     group_bonus: Any
+    group_enter: Any
     node_token: Any
     node_child: Any
     node_sibling: Any
@@ -181,7 +182,7 @@ def upload_view(view: View, compiled: Compiled, fixed: dict[str, Any]) -> Graph:
     added = replace(view.added, heads=heads, nodes=nodes, links=links, ends=ends)
     columns = {"removed": view.removed, "heads": added.heads}
     columns |= {f"link_{name}": added.links[name] for name in ("group", "score", "to", "next")}
-    columns |= {f"group_{name}": added.groups[name] for name in ("root", "bonus")}
+    columns |= {f"group_{name}": added.groups[name] for name in ("root", "bonus", "enter")}
     columns |= {f"node_{name}": added.nodes[name] for name in ("token", "child", "sibling", "end")}
     names = ("pronunciation", "word", "score", "next", "since", "until", "group")
     columns |= {f"added_{name}": added.ends[name] for name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -60,7 +61,8 @@ class View:
         """A pronunciation by its number, compiled or added."""
         vocabulary, i = self._compiled.vocabulary, pronunciation
         if i >= len(vocabulary):
-            return self._entries[i - len(vocabulary)]
+            added = self._entries[i - len(vocabulary)]
+            return replace(added, score=added.score + self.added.share) if added.unknown else added
         return Added(
             word=vocabulary.words[vocabulary.word[i]],
             word_id=int(vocabulary.word[i]),
@@ -79,7 +81,10 @@ class LiveVocabulary:
     ) -> None:
         self._compiled, self._vocabulary, self._phones = compiled, compiled.vocabulary, phones
         self.scorer = WordScorer(lm, options)
-        self._added = AddedWords(compiled.graph, len(compiled.vocabulary))
+        unknown = compiled.vocabulary.word[compiled.vocabulary.unknown] if lm is not None else ()
+        self._added = AddedWords(
+            compiled.graph, len(compiled.vocabulary), self.scorer.share_of, frozenset(map(int, unknown))
+        )
         # By pronunciation; replaced, never written, once a view names it.
         self._removed = np.zeros(len(compiled.vocabulary), np.int8)
         self._loop = (

@@ -11,11 +11,12 @@ class DecoderOptions:
     gives.
 
     A token survives a frame if it is within `beam_threshold` of the best one and among the `beam_size` best.
-    A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model does
-    not know scores `unknown_word_score` there; it, and a word with `like=`, may lack any one of its phones if
-    they are six or more, which scores `missing_phone_score` (None: may not). Frames whose blank is likelier
-    than `blank_skip_threshold` are passed in one step. `nbest` hypotheses come out; `num_threads` utterances
-    are decoded at a time, 0: one a core.
+    A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model
+    does not know scores `unknown_word_score` there; fewer than `unknown_words` of them score more, each
+    its share of what so many would have. Such a word, and a word with `like=`, may lack any one of its
+    phones if they are six or more, which scores `missing_phone_score` (None: may not). Frames whose blank
+    is likelier than `blank_skip_threshold` are passed in one step. `nbest` hypotheses come out;
+    `num_threads` utterances are decoded at a time, 0: one a core.
 
     `unknown`: "off", every sound belongs to a word of the lexicon; "mark", a word that is not in it may be
     written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it;
@@ -30,6 +31,7 @@ class DecoderOptions:
     lm_weight: float = 1.0
     word_score: float = 3.0
     unknown_word_score: float = -10.5
+    unknown_words: int = 100
     missing_phone_score: float | None = -2.0
     blank_skip_threshold: float = 0.999
     unknown: str = "off"
@@ -41,6 +43,8 @@ class DecoderOptions:
     def __post_init__(self) -> None:
         if self.beam_size < 1:
             raise ValueError(f"beam_size must be at least 1, not {self.beam_size}")
+        if self.unknown_words < 1:
+            raise ValueError(f"unknown_words must be at least 1, not {self.unknown_words}")
         if self.beam_threshold <= 0:
             raise ValueError(f"beam_threshold must be above 0, not {self.beam_threshold}")
         if self.unknown not in ("off", "mark", "spell"):

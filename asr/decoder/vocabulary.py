@@ -64,13 +64,16 @@ def build_vocabulary(
     place = {key: i for i, key in enumerate(keys)}
     ids: dict[str, int] = {}
     scored = [encoded[key][1] for key in keys]
+    share = scorer.share_of(
+        len({word for (word, _), score in zip(keys, scored, strict=True) if score.unknown})
+    )
     lengths = [len(tokens) for _, tokens in keys]
     return Vocabulary(
         tokens=np.fromiter((t for _, tokens in keys for t in tokens), np.int16, sum(lengths)),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32),
         word=np.array([ids.setdefault(word, len(ids)) for word, _ in keys], np.int32),
         lm_id=np.array([s.lm_id for s in scored], np.int32),
-        score=np.array([s.score for s in scored], np.float32),
+        score=np.array([s.score + share * s.unknown for s in scored], np.float32),
         unknown=np.array([s.unknown for s in scored], np.bool_),
         full=np.array([place[word, encoded[word, tokens][2]] for word, tokens in keys], np.int32),
         words=tuple(ids),
@@ -116,6 +119,14 @@ class WordScorer:
     def knows(self, word: str) -> bool:
         """Whether the language model has it."""
         return self._ids.get(word, 0) > 0 or self._ids.get(normalize(word), 0) > 0
+
+    def share_of(self, count: int) -> float:
+        """What each of `count` words that the language model does not know scores beside its own score: all
+        together as much as `unknown_words` of them without it."""
+        if self._lm is None or count == 0:
+            return 0.0
+        options = self._options
+        return options.lm_weight * math.log(max(1.0, options.unknown_words / count))
 
     def __call__(self, entry: Entry) -> WordScore:
         options = self._options
