@@ -17,7 +17,7 @@ from asr.phones import PhoneSet
 
 LM_WEIGHT, WORD_SCORE = 1.0, 3.0  # natural logs; tuned on the development sets
 FLASHLIGHT_LM_WEIGHT, FLASHLIGHT_WORD_SCORE = 0.8, 3.5
-KALDI_WEIGHTS = 0.8, 3.5
+KALDI_WEIGHTS = 0.9, 3.25
 # So many tokens stay in a frame whatever the beam: none is the best here, 20 is FasterDecoder's default.
 KALDI_LEAST_TOKENS = {"kaldi": 0, "kaldi-20": 20}
 ON_GPU, GPU_BATCH = "phonebook-gpu", 128
