@@ -58,7 +58,7 @@ def phonemize(texts: Sequence[str], language: str = "en-us", stress: bool = Fals
 
 def _speakable(word: str) -> str:
     """A word the way espeak reads it as one: "O'Neil" as it is, "e-mail" as two, "JSON" as a word."""
-    word = word.replace("’", "'").replace("-", " ").replace("_", " ")
+    word = word.replace("’", "'").replace("ʼ", "'").replace("-", " ").replace("_", " ")
     # Capitals make espeak spell: keep them only where the word has no vowel that could be read.
     has_vowel = any(c in "aeiouyäöüáéíóúàèìòùâêîôûåæø" for c in word.lower())
     return word.lower() if has_vowel or not word.isupper() else word

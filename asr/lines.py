@@ -115,7 +115,8 @@ def guess_sounds(words: Sequence[str], phones: PhoneSet) -> list[list[Sounds]]:
 
 
 def _is_latin(letter: str) -> bool:
-    return unicodedata.name(letter, "").startswith("LATIN")
+    # A modifier letter, as the apostrophe of some keyboards, is of no script.
+    return unicodedata.name(letter, "").startswith("LATIN") or unicodedata.category(letter) == "Lm"
 
 
 def fill_sounds(entries: Sequence[Entry], phones: PhoneSet) -> tuple[list[Entry], list[Entry]]:

@@ -16,6 +16,7 @@ from asr.audio import AudioError, Segment
 from asr.decoder import Decoder, DecoderOptions, for_embedded_model, greedy
 from asr.decoder.unknown import is_mark
 from asr.lexicon import Entry, G2p, Lexicon
+from asr.lines import guess_sounds
 from asr.open_phones import PhoneDecoder, PhoneOptions
 from asr.own_words import OwnWords, collector_paused
 from asr.types import Emissions, Hypothesis, Transcript, Word
@@ -86,15 +87,15 @@ class Recognizer:
 
         Raises ValueError (LexiconError for bad lexicon lines) and OSError, each in words for the user.
         """
-        from asr.model.checkpoint import load_model
-
-        acoustic = load_model(model, choose_device(device))
         for file in map(Path, [*lexicon, *([only] if only else [])]):
             if not file.is_file():
                 raise ValueError(f"{file}: no such lexicon file")
-        g2p: G2p = partial(_pronounce, acoustic)
         if lm is not None and not Path(lm).is_file():
             raise ValueError(f"{lm}: no such language model file")
+        from asr.model.checkpoint import load_model
+
+        acoustic = load_model(model, choose_device(device))
+        g2p: G2p = partial(guess_sounds, phones=acoustic.phones)
         listed = Path(only or paths.base_lexicon())
         base = partial(Lexicon.read, [listed], acoustic.phones, g2p)
         language_model = lm or (None if only else paths.language_model())
@@ -165,7 +166,8 @@ class Recognizer:
     def _extra(self, words: Sequence[str]) -> tuple[Entry, ...]:
         """Entries for one call; edited lexicon files are read."""
         self._own.refresh()
-        return Lexicon.from_words(words, partial(_pronounce, self.model)).entries if words else ()
+        g2p: G2p = partial(guess_sounds, phones=self.model.phones)
+        return Lexicon.from_words(words, g2p).entries if words else ()
 
     def _decode(
         self,
@@ -285,12 +287,6 @@ def choose_device(name: str) -> str:
 def _with_token_scores(hypothesis: Hypothesis, log_probs: Tensor) -> Hypothesis:
     scores = log_probs[list(hypothesis.token_frames), list(hypothesis.token_ids)].tolist()
     return replace(hypothesis, token_scores=tuple(scores))
-
-
-def _pronounce(model: AcousticModel, words: Sequence[str]) -> list[list[tuple[str, ...]]]:
-    from asr.g2p import pronounce
-
-    return pronounce(words, model.phones)
 
 
 def _groups(recordings: Sequence[str | Path]) -> Iterator[list[_Recording | Failure]]:

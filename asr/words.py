@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from asr import paths
@@ -171,12 +172,10 @@ def show(
 
     Raises ValueError for a word that is nowhere, LexiconError and OSError.
     """
-    from asr.g2p import pronounce
-
     phones, word = phones or embedded_phones(), valid_word(word)
     own = [entry for file in ([None] if files is None else files) for entry in entries(file, phones)]
     plain = {(entry.where, entry.word) for entry in own if not entry.phones}
-    own = complete(own, lambda missing: pronounce(missing, phones))
+    own = complete(own, partial(guess_sounds, phones=phones))
     base = find_base({word}, phones=phones)
     found = [entry for entry in (*base, *own) if entry.word == word]
     if not found:
@@ -261,12 +260,10 @@ def export_text(format: str, *, file: str | Path | None = None, phones: PhoneSet
 
     Raises ValueError and OSError.
     """
-    from asr.g2p import pronounce
-
     phones = phones or embedded_phones()
     found = entries(file, phones)
     if format not in ("plain", "csv"):
-        found = complete(found, lambda missing: pronounce(missing, phones))
+        found = complete(found, partial(guess_sounds, phones=phones))
     return write_dictionary(found, format)
 
 

@@ -174,6 +174,9 @@ def test_bad_lexicon_lines_and_words_stop_the_load(tmp_path: Path):
         Recognizer.load(user_lexicon=False, lexicon=[tmp_path / "words.txt"])
     with pytest.raises(LexiconError, match=r"--words:2: '\.\.\.' cannot be guessed"):
         Recognizer.load(user_lexicon=False, words=["fine", "..."])
+    (tmp_path / "words.txt").write_text("Владимир\n", encoding="utf-8")
+    with pytest.raises(LexiconError, match=r"words\.txt:1: 'Владимир' cannot be guessed"):
+        Recognizer.load(user_lexicon=False, lexicon=[tmp_path / "words.txt"])
 
 
 def test_an_edited_file_is_seen_at_the_next_call(examples: Path, tmp_path: Path):

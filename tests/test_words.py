@@ -325,6 +325,16 @@ def test_import_and_export_on_the_command_line(asr: Asr, tmp_path: Path):
         assert line.startswith(message)
 
 
+def test_words_of_another_script_are_not_spelt_letter_by_letter(asr: Asr, tmp_path: Path):
+    (tmp_path / "mine.txt").write_text("OʼNeil\t\nВладимир\t\n", encoding="utf-8")
+    for arguments in (["show", "Владимир"], ["export", "-", "--to", "kaldi"]):
+        assert told(asr(*arguments, "--lexicon", "mine.txt"), 2) == [
+            "mine.txt:2: 'Владимир' cannot be guessed: write its pronunciation"
+        ]
+    words.remove("Владимир", file=tmp_path / "mine.txt")
+    assert words.show("OʼNeil", files=[tmp_path / "mine.txt"]).entries[0].phones == ("oʊ", "n", "iː", "l")
+
+
 def test_show_on_the_command_line(asr: Asr, mine: Path):
     words.remove("broken", file=mine)
     shown = asr("show", "xochitl", "--lexicon", "mine.txt").stdout.splitlines()
