@@ -25,6 +25,8 @@ SUFFIXES = frozenset(
 STDIN = "-"
 
 _BLOCK = 1 << 16  # samples read at a time
+_HEADER_ERROR = 64  # bytes by which programs miscount a wav file
+_UNKNOWN_SIZE = 0x7FFF0000  # bytes; programs that write a wav file into a pipe promise so many or more
 _FRAME = 160  # 10 ms
 _SILENCE_DB = -70.0  # re full scale; quieter is silence in any recording
 _ABOVE_FLOOR_DB = 10.0  # speech stands out from the background by as much
@@ -96,7 +98,7 @@ def _decode(name: str, stream: str | io.BytesIO) -> tuple[np.ndarray, int]:
 
     try:
         with soundfile.SoundFile(stream) as file:
-            return _read_blocks(name, file), file.samplerate
+            return _read_blocks(name, file, _is_cut_wav(stream)), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError, TypeError):
         pass
     if isinstance(stream, str):
@@ -117,12 +119,20 @@ def _decode(name: str, stream: str | io.BytesIO) -> tuple[np.ndarray, int]:
     )
 
 
-def _read_blocks(name: str, file: SoundFile) -> np.ndarray:
+def _is_cut_wav(stream: str | io.BytesIO) -> bool:
+    """Whether a wav file is shorter than its header says, which libsndfile does not mind."""
+    with open(stream, "rb") if isinstance(stream, str) else io.BytesIO(stream.getvalue()) as file:
+        head = file.read(8)
+        size = file.seek(0, io.SEEK_END)
+    promised = int.from_bytes(head[4:], "little")
+    return head[:4] == b"RIFF" and size + _HEADER_ERROR < promised < _UNKNOWN_SIZE
+
+
+def _read_blocks(name: str, file: SoundFile, broken: bool) -> np.ndarray:
     """Mono samples; of a broken file, those before the break. Raises LibsndfileError when there are none."""
     import soundfile
 
     blocks: list[np.ndarray] = []
-    broken = False
     try:
         while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
             blocks.append(block.mean(1, dtype=np.float32))
