@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from asr.model.checkpoint import AcousticModel
     from asr.spelling import Spelling
+
+Paths = str | Path | Sequence[str | Path]
 
 _BATCH_S = 120.0  # of audio that the encoder sees at once
 _GROUP_S = 900.0  # of audio that is read before it is sorted by length
@@ -71,7 +73,7 @@ class Recognizer:
         cls,
         *,
         model: str | Path | None = None,
-        lexicon: Sequence[str | Path] = (),
+        lexicon: Paths = (),
         words: Sequence[str] = (),
         lm: str | Path | None = None,
         device: str = "auto",
@@ -87,6 +89,7 @@ class Recognizer:
 
         Raises ValueError (LexiconError for bad lexicon lines) and OSError, each in words for the user.
         """
+        lexicon, words = _listed(lexicon), _listed(words)
         for file in map(Path, [*lexicon, *([only] if only else [])]):
             if not file.is_file():
                 raise ValueError(f"{file}: no such lexicon file")
@@ -118,11 +121,12 @@ class Recognizer:
     def _base(self) -> Lexicon:
         return self._read_base()
 
-    def transcribe(self, recordings: Sequence[str | Path], words: Sequence[str] = ()) -> list[Transcript]:
+    def transcribe(self, recordings: Paths, words: Sequence[str] = ()) -> list[Transcript]:
         """Transcripts of the files in their order. An edited lexicon file counts from this call on.
 
-        `words` are heard in this call alone, in the pronunciations that G2P guesses. Raises AudioError at the
-        first recording that cannot be read, and LexiconError for bad lines in an edited lexicon file.
+        A single file, or a single word, need not be a list. `words` are heard in this call alone, in the
+        pronunciations that G2P guesses. Raises AudioError at the first recording that cannot be read, and
+        LexiconError for bad lines in an edited lexicon file.
         """
         results = []
         for result in self.stream(recordings, words=words):
@@ -133,7 +137,7 @@ class Recognizer:
 
     def stream(
         self,
-        recordings: Sequence[str | Path],
+        recordings: Paths,
         progress: Callable[[float], None] = lambda seconds: None,
         words: Sequence[str] = (),
     ) -> Iterator[Transcript | Failure]:
@@ -141,7 +145,7 @@ class Recognizer:
 
         `progress` is told the seconds of audio that are done."""
         extra = self._extra(words)
-        for group in _groups(recordings):
+        for group in _groups(_listed(recordings)):
             read = [r for r in group if isinstance(r, _Recording)]
             hypotheses = self._decode(read, extra, progress)
             found = iter([self._transcript(r, h) for r, h in zip(read, hypotheses, strict=True)])
@@ -167,7 +171,7 @@ class Recognizer:
         """Entries for one call; edited lexicon files are read."""
         self._own.refresh()
         g2p: G2p = partial(guess_sounds, phones=self.model.phones)
-        return Lexicon.from_words(words, g2p).entries if words else ()
+        return Lexicon.from_words(_listed(words), g2p).entries if words else ()
 
     def _decode(
         self,
@@ -287,6 +291,11 @@ def choose_device(name: str) -> str:
 def _with_token_scores(hypothesis: Hypothesis, log_probs: Tensor) -> Hypothesis:
     scores = log_probs[list(hypothesis.token_frames), list(hypothesis.token_ids)].tolist()
     return replace(hypothesis, token_scores=tuple(scores))
+
+
+def _listed(given: Any) -> list[Any]:
+    """A name that stands alone is one name, not a sequence of letters."""
+    return [given] if isinstance(given, str | Path) else list(given)
 
 
 def _groups(recordings: Sequence[str | Path]) -> Iterator[list[_Recording | Failure]]:

@@ -202,6 +202,15 @@ def test_an_edited_file_is_seen_at_the_next_call(examples: Path, tmp_path: Path)
     assert hear() == before
 
 
+def test_a_single_name_is_a_list_of_one(recognizer: Recognizer, examples: Path):
+    [found] = recognizer.transcribe(str(examples / "name-kestrovan.opus"), words="kestrovan")
+    assert "kestrovan" in found.text
+    with pytest.raises(AudioError, match=r"none\.wav: no such file"):
+        recognizer.transcribe("none.wav")
+    with pytest.raises(ValueError, match=r"none\.txt: no such lexicon file"):
+        Recognizer.load(lexicon="none.txt")
+
+
 def test_words_for_one_call_only_while_others_transcribe(recognizer: Recognizer, examples: Path):
     from concurrent.futures import ThreadPoolExecutor
 
