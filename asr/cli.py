@@ -16,6 +16,7 @@ import typer
 
 import asr
 from asr import cli_words
+from asr.edit import make_room
 from asr.errors import fail, one_line_errors, warn
 
 if TYPE_CHECKING:
@@ -98,10 +99,11 @@ def transcribe(
         raise typer.Exit(2)
     with one_line_errors():
         options = _options(beam_size, nbest, unknown)
-        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon, only)
         if output_dir is not None:
-            output_dir.mkdir(parents=True, exist_ok=True)
             written_to = _output_paths(files, output_dir, formats.EXTENSIONS[format])
+            for target in written_to.values():
+                make_room(target)
+        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon, only)
         from asr.transcribe import Failure
 
         done, finished = 0, []
@@ -156,6 +158,10 @@ def evaluate(
         chosen = set()
         if recall is not None:
             chosen = {normalize(word) for word in _lines(recall)} - {""}
+            if not chosen:
+                raise ValueError(f"{recall}: no words in it")
+        if json_file is not None:
+            make_room(json_file)
         recognizer = _load(lexicon, words, lm, model, device, _options(beam_size), user_lexicon, only)
         from asr.evaluate import evaluate as run
 
@@ -164,6 +170,8 @@ def evaluate(
             result = run(recognizer, utterances, chosen or None, advance)
         for failure in result.failures:
             warn(failure.reason)
+        if not result.scored:
+            raise typer.Exit(2)
         low, high = result.interval
         print(f"WER    {result.words.rate:7.2%}  ({low:.2%} to {high:.2%}, 95 % bootstrap over utterances)")
         print(f"PER    {result.phones.rate:7.2%}  (greedy, {result.phones.total} phones)")
@@ -289,7 +297,6 @@ def _write(path: Path, transcript: Transcript, format: str) -> None:
     from asr import formats
 
     text = formats.as_json([transcript]) if format == "json" else formats.txt(transcript)
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from asr.edit import make_room
 from asr.errors import one_line_errors, warn
 
 if TYPE_CHECKING:
@@ -246,11 +247,14 @@ def suggest(
     from asr import suggest as suggesting
 
     with one_line_errors():
+        files = _files(recording)
         result = suggesting.suggest(
-            _files(recording), file=lexicon, add=add, least=least, model=model, lm=lm, device=device
+            files, file=lexicon, add=add, least=least, model=model, lm=lm, device=device
         )
     for failure in result.failures:
         warn(failure.reason)
+    if len(result.failures) == len(files):
+        raise typer.Exit(2)
     for found in result.suggestions:
         known = " (there already, with other sounds)" if found.known else ""
         where = ", ".join(f"{place.path} {place.start_s:.1f} s" for place in found.places[:SHOWN])
@@ -259,6 +263,8 @@ def suggest(
         print(f"{len(found.places)}\t{spelt}\t{' '.join(found.sounds)}\t{where}{more}")
     if not result.suggestions:
         warn("nothing found that the lexicons do not have")
+    elif add and not result.added:
+        warn("nothing new: all of them stand in the file already")
     elif add:
         print(f"{len(result.added)} new ones written: delete the # before those that are right")
     if result.failures:
@@ -284,6 +290,8 @@ def report(
 
     with one_line_errors():
         utterances = [u for file in manifest for u in read_manifest(file)]
+        if json_file is not None:
+            make_room(json_file)
         from asr.report import report as run
 
         result = run(utterances, file=lexicon, word_list=words, model=model, lm=lm, device=device)

@@ -20,8 +20,7 @@ def edit_lines(path: str | Path, change: Callable[[list[str]], list[str]]) -> No
     Raises ValueError (read-only, no UTF-8 text) and OSError.
     """
     path = Path(os.path.realpath(path))
-    check_writable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_room(path)
     with _locked(path):
         raw = path.read_bytes() if path.exists() else b""
         try:
@@ -34,6 +33,13 @@ def edit_lines(path: str | Path, change: Callable[[list[str]], list[str]]) -> No
         changed = change(list(lines))
         if changed != lines:
             _write(path, mark + "".join(line + end for line in changed))
+
+
+def make_room(path: Path) -> None:
+    """The folder for a file that is to be written, before the work for it is done. Raises as check_writable,
+    and OSError."""
+    check_writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def check_writable(path: Path) -> None:

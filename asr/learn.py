@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 LANGUAGES = ("en-us", "en-gb", "de", "fr-fr", "es", "it")
 LEXICON = "lexicon"
+SHORTEST_S = 0.12  # what is shorter is a click, or a part of a word
 WORD_S = 3.0  # what takes longer is no word, but a sentence
 LONGEST_S = 30.0
 _FOREIGN = 2.0  # handicap of a guess by the rules of another language than American English
@@ -143,6 +144,8 @@ def listen(path: str | Path, model: AcousticModel, around: Sequence[Sounds] = ()
         if not last:
             raise ValueError(f"{path}: too short for the word")
     start_s, end_s = first * model.frame_s, min(last * model.frame_s, seconds)
+    if end_s - start_s < SHORTEST_S and not around:
+        raise ValueError(f"{path}: {end_s - start_s:.2f} s of speech, less than a word: record all of it")
     if end_s - start_s > WORD_S:
         raise ValueError(
             f"{path}: {end_s - start_s:.1f} s of speech, more than a word takes: record the word alone, or "

@@ -42,7 +42,11 @@ def say(text: str, path: str | Path, voice: str = "en-us", words_per_minute: int
     encoded = text.encode()
     library.espeak_Synth(encoded, ctypes.c_size_t(len(encoded) + 1), 0, 0, 0, _UTF8, None, None)
     library.espeak_Synchronize()
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
+    if not any(block.any() for block in blocks):
+        raise ValueError(f"there is nothing to say: {text!r} has no words")
+    samples = np.concatenate(blocks)
+    if not Path(path).parent.is_dir():
+        raise ValueError(f"{path}: cannot be written: there is no folder {Path(path).parent}")
     try:
         soundfile.write(str(path), samples, rate)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:

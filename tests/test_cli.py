@@ -98,16 +98,12 @@ def test_recordings_that_are_not_there(asr: Asr, tmp_path: Path):
         (["--lm", "words.txt"], "words.txt: not an ARPA language model"),
         (["--lm", "none.arpa"], "none.arpa: no such language model file"),
         (["--words", "fine, ..."], "--words:2: '...' cannot be guessed"),
-        (["--output-dir", "words.txt"], "words.txt: File exists"),
+        (["--output-dir", "words.txt"], "words.txt: a file; name a folder to write into"),
     ],
 )
-def test_wrong_options_are_one_line(
-    asr: Asr, tmp_path: Path, options: list[str], message: str, request: pytest.FixtureRequest
-):
+def test_wrong_options_are_one_line(asr: Asr, tmp_path: Path, options: list[str], message: str):
     (tmp_path / "blob.bin").write_bytes(bytes(range(256)))
     (tmp_path / "words.txt").write_text("fine\tf aɪ n\n", encoding="utf-8")
-    if "--output-dir" in options:
-        request.getfixturevalue("warm")
     [line] = told(asr("transcribe", EXAMPLES / "read-1.opus", "--no-user-lexicon", *options), 2)
     assert line.startswith(message)
 
@@ -251,7 +247,10 @@ def test_evaluate_without_what_it_needs(asr: Asr, tmp_path: Path):
     assert told(asr("evaluate", "none.tsv"), 2) == ["none.tsv: no such manifest"]
     assert told(asr("evaluate", "m.tsv", "--recall", "blob"), 2) == ["blob: not UTF-8 text"]
     assert told(asr("evaluate", "untold.tsv"), 2)[0].startswith("no recording in the manifest has a text")
-    assert told(asr("evaluate", "m.tsv"), 1) == ["none.wav: no such file"]
+    assert told(asr("evaluate", "m.tsv", "--recall", os.devnull), 2) == [f"{os.devnull}: no words in it"]
+    assert told(asr("evaluate", "m.tsv", "--json", "blob/out.json"), 2)[0].startswith("blob: a file; name a ")
+    none = asr("evaluate", "m.tsv", "--json", "new/out.json")
+    assert told(none, 2) == ["none.wav: no such file"] and not none.stdout
 
 
 def test_say(asr: Asr, tmp_path: Path):

@@ -124,6 +124,10 @@ def test_errors_of_the_library(siobhan: Path, tmp_path: Path):
     soundfile.write(hour, np.tile(audio.load(siobhan), 60), SAMPLE_RATE)
     with pytest.raises(ValueError, match=r"long.wav: \d+ s long; a recording of a word may take 30 s"):
         learn("x", [hour])
+    scrap = tmp_path / "scrap.wav"
+    soundfile.write(scrap, audio.load(siobhan)[2000:3600], SAMPLE_RATE)
+    with pytest.raises(ValueError, match=r"scrap\.wav: 0\.\d+ s of speech, less than a word"):
+        learn("Siobhanne", [scrap], dry_run=True)
     with pytest.raises(ValueError, match="too short for the word"):
         learn("supercalifragilisticexpialidocious" * 3, [siobhan], in_sentence=True)
 

@@ -31,7 +31,8 @@ def test_a_voice_of_another_language_speaks_otherwise(tmp_path: Path):
         (" ", "a.wav", "en-us", "nothing to say"),
         ("hello", "a.wav", "nobody", "no voice 'nobody'; try en-us"),
         ("hello", "a.xyz", "en-us", r"a\.xyz: cannot be written .*\.wav"),
-        ("hello", "none/a.wav", "en-us", "a.wav: cannot be written"),
+        ("...", "a.wav", "en-us", r"nothing to say: '\.\.\.' has no words"),
+        ("hello", "none/a.wav", "en-us", "a.wav: cannot be written: there is no folder .*none$"),
     ],
 )
 def test_what_cannot_be_said(tmp_path: Path, text: str, name: str, voice: str, message: str):

@@ -122,6 +122,8 @@ def test_names_of_several_recordings_become_suggestions(asr: Asr, tmp_path: Path
     assert any(s.startswith("drav") for s in spelt) and any(s.startswith("mav") for s in spelt)
     assert all(f"{name}-{i}.opus" in result.stdout for name in ("dravonik", "mavlotrin") for i in (1, 2))
     lines = (tmp_path / "user.txt").read_text(encoding="utf-8").splitlines()
+    again = asr("suggest", *clips, "--least", 2, "--add")
+    assert again.stdout.splitlines() == rows and "nothing new" in again.stderr
     assert len(lines) == 2 and all(line.startswith("# ") and "2 times, first in " in line for line in lines)
 
 
@@ -131,8 +133,8 @@ def test_errors_are_a_line(asr: Asr, tmp_path: Path):
     bad = tmp_path / "bad.wav"
     bad.write_text("no sound", encoding="utf-8")
     broken = asr("suggest", bad)
-    assert broken.exit_code == 1 and "not an audio file" in broken.stderr.splitlines()[0]
-    assert "nothing found" in broken.stderr.splitlines()[1] and not broken.stdout
+    assert broken.exit_code == 2 and not broken.stdout
+    assert "not an audio file" in broken.stderr and broken.stderr.count("\n") == 1
     with pytest.raises(ValueError, match="no such lexicon file"):
         suggest([EXAMPLES / "read-1.opus"], file=tmp_path / "no.txt")
     with pytest.raises(ValueError, match="a folder; name a file"):
