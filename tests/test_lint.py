@@ -225,6 +225,14 @@ def test_near_neighbours_that_would_win(tmp_path: Path):
     )
 
 
+def test_the_readme_shows_what_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("lewie\tlike=louis\nrtnt\n", encoding="utf-8")
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    shown = [line.strip() for line in readme.splitlines() if line.startswith("    names.txt:")]
+    assert shown == [str(finding) for finding in check(["names.txt"])]
+
+
 def test_only_frequent_words_are_guarded(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("Kitschen\tk ɪ tʃ ə n\n", encoding="utf-8")
     assert check([tmp_path / "mine.txt"], frequent=100) == [] == check([tmp_path / "mine.txt"], frequent=0)
