@@ -3,10 +3,12 @@ memory."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from asr.paths import cache_folder
 from asr.phones import PhoneSet
 
 _FORMAT = 5
+_KEPT = 24  # graphs in the cache; each new one beyond these takes the place of that longest unused
 
 
 @dataclass(frozen=True)
@@ -94,13 +97,23 @@ class Compiled:
             (new / "numbers.json").write_text(json.dumps(numbers), encoding="utf-8")
             if not folder.exists():
                 os.replace(new, folder)
+        _forget_old(folder.parent)
 
     @classmethod
     def _load(cls, folder: Path) -> Compiled:
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            os.utime(folder)
         values = json.loads((folder / "numbers.json").read_text(encoding="utf-8"))
         values |= {file.stem: np.asarray(np.load(file, mmap_mode="r")) for file in folder.glob("*.npy")}
         values["words"] = tuple((folder / "words.txt").read_text(encoding="utf-8").split("\n"))
         return cls(_made(Vocabulary, values), _made(Graph, values), values["end_scores"])
+
+
+def _forget_old(cache: Path) -> None:
+    """Who has a graph mapped keeps it."""
+    folders = sorted(cache.glob("graph-*"), key=lambda folder: -folder.stat().st_mtime)
+    for folder in folders[_KEPT:]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _Part = TypeVar("_Part", Vocabulary, Graph)
