@@ -287,6 +287,7 @@ def test_an_edit_guesses_the_new_word_alone(fold: Fold, phones: PhoneSet, tmp_pa
 @pytest.mark.slow
 def test_times_of_an_edit(tmp_path: Path):
     quiet, edited = zero_shot_edit.measure_edit(["zorbin", "quilmer"], tmp_path / "names.txt")
-    assert 0 < quiet[1] <= quiet[0] and 0 < edited[1] <= edited[0]
+    # The two clocks are read one after the other.
+    assert 0 < quiet[1] <= quiet[0] + 1e-3 and 0 < edited[1] <= edited[0] + 1e-3
     # A second without an edit would be a new start: this is one line.
     assert edited[1] - quiet[1] < 0.2
