@@ -12,7 +12,13 @@ def said(word: str, phones: PhoneSet, language: str = "en-us") -> str:
 
 @pytest.mark.parametrize(
     ("word", "sounds"),
-    [("speech", "s p iː tʃ"), ("O’Neil", "oʊ n iː l"), ("OʼNeil", "oʊ n iː l"), ("JSON", "dʒ eɪ s ɑː n"), ("e-mail", "iː m eɪ l")],
+    [
+        ("speech", "s p iː tʃ"),
+        ("O’Neil", "oʊ n iː l"),
+        ("OʼNeil", "oʊ n iː l"),
+        ("JSON", "dʒ eɪ s ɑː n"),
+        ("e-mail", "iː m eɪ l"),
+    ],
 )
 def test_english_words(phones: PhoneSet, word: str, sounds: str):
     assert said(word, phones) == sounds
