@@ -51,6 +51,7 @@ from asr.training.journal import Journal, mean_rate
 from asr.training.loop import (
     Pace,
     backward,
+    end_together,
     make_accelerator,
     make_optimizers,
     replace_model,
@@ -124,7 +125,7 @@ def main(config: Config) -> None:
         run.judge(judge)
     elif first:
         run.journal.draw()
-    accelerator.end_training()
+    end_together(accelerator)
 
 
 def first_network(config: Config, phones: PhoneSet) -> PhoneModel:

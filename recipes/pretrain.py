@@ -42,6 +42,7 @@ from asr.training.journal import Journal
 from asr.training.loop import (
     Pace,
     backward,
+    end_together,
     make_accelerator,
     make_optimizers,
     replace_model,
@@ -101,7 +102,7 @@ def main(config: Config) -> None:
     train(run, source, config.hours, config.save_every_s, config.report_every, config.accumulate)
     if accelerator.is_main_process:
         run.journal.draw()
-    accelerator.end_training()
+    end_together(accelerator)
 
 
 class Pretraining(nn.Module):

@@ -61,6 +61,12 @@ def make_accelerator() -> Accelerator:
     return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision="no")
 
 
+def end_together(accelerator: Accelerator) -> None:
+    """Who is done first waits: a process that is torn down while the first one still saves takes it along."""
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
 def train(
     run: Run,
     source: Source,
