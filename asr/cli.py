@@ -174,7 +174,7 @@ def evaluate(
             raise typer.Exit(2)
         low, high = result.interval
         print(f"WER    {result.words.rate:7.2%}  ({low:.2%} to {high:.2%}, 95 % bootstrap over utterances)")
-        print(f"PER    {result.phones.rate:7.2%}  (greedy, {result.phones.total} phones)")
+        print(f"PER    {result.phones.rate:7.2%}  ({result.phones.total} phones, heard without the lexicon)")
         print(f"RTFx   {result.rtfx:7.1f}  ({result.seconds:.0f} s of audio in {result.wall_s:.1f} s)")
         if result.recall is not None:
             found = result.recall

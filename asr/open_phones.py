@@ -1,6 +1,6 @@
 """Phones without a lexicon: what is heard, whatever it spells.
 
-Greedy needs nothing. A phone language model and hot phone strings come with pyctcdecode, for which every
+`decode_phones` needs nothing. A phone language model and hot phone strings come with pyctcdecode, for which every
 phone is a word of one piece.
 """
 

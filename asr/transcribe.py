@@ -13,7 +13,7 @@ import numpy as np
 
 from asr import audio, paths
 from asr.audio import AudioError, Segment
-from asr.decoder import Decoder, DecoderOptions, for_embedded_model, greedy
+from asr.decoder import Decoder, DecoderOptions, decode_phones, for_embedded_model
 from asr.decoder.unknown import is_mark
 from asr.lexicon import Entry, G2p, Lexicon
 from asr.lines import guess_sounds
@@ -190,7 +190,7 @@ class Recognizer:
             ]
             log_probs, lengths = self.model.log_probs(waveforms)
             decoded = self.decoder.decode(log_probs, lengths, extra)
-            sounds = greedy(log_probs, lengths, self.model.phones)
+            sounds = decode_phones(log_probs, lengths, self.model.phones, self.model.phone_lm)
             for (i, k), rows, found, heard in zip(batch, log_probs, decoded, sounds, strict=True):
                 hypotheses = [_with_token_scores(found[0], rows), *found[1:]]
                 results[i][k] = _Heard([self._spelled(h) for h in hypotheses], heard)
@@ -258,7 +258,7 @@ class PhoneRecognizer:
     def load(
         cls, model: str | Path | None = None, device: str = "auto", options: PhoneOptions | None = None
     ) -> PhoneRecognizer:
-        """Greedy unless `options` ask for a language model or hot phones. Raises ValueError."""
+        """By `decode_phones`, unless `options` ask for a language model or hot phones. Raises ValueError."""
         from asr.model.checkpoint import load_model
 
         acoustic = load_model(model, choose_device(device))
@@ -271,7 +271,7 @@ class PhoneRecognizer:
         for segment in audio.cut(waveform):
             log_probs, lengths = self.model.log_probs([waveform[segment.start : segment.end]])
             if self.decoder is None:
-                heard += greedy(log_probs, lengths, self.model.phones)[0]
+                heard += decode_phones(log_probs, lengths, self.model.phones, self.model.phone_lm)[0]
             else:
                 heard += self.decoder.decode(log_probs[0, : int(lengths[0])].cpu().numpy())
         return tuple(heard)

@@ -3,6 +3,7 @@
     python recipes/average.py work/first/average work/second/average --out work/both
 
 Only models of one family lie close enough for it: a run and what `recipes/finetune.py` made of it afterwards.
+A phone n-gram is that of the last one.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main(
                 raise ValueError(f"{folder}: not of the same configuration as {model[0]}")
     states = [other.state_dict() for other, _ in loaded]
     network.load_state_dict({name: sum(s[name] for s in states) / len(states) for name in states[0]})
+    network.phone_lm = loaded[-1][0].phone_lm
     save_model(out, network, phones)
 
 

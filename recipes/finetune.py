@@ -107,6 +107,7 @@ def main(config: Config) -> None:
     ngram = None
     if config.objective.loss is Loss.CTC_CRF:
         ngram = estimate_phone_ngram((source.alignments.targets(i) for i in source.usable), len(phones))
+    network.phone_lm = None if ngram is None else ngram.probs.log()
     judge = Judge.open(config.development, phones) if config.development and first else None
     run = Run(config, network, phones, accelerator, ngram)
     if first:

@@ -33,6 +33,22 @@ def test_save_and_load(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(features, lengths)[0], network(features, lengths)[0])
 
 
+def test_the_phone_ngram_goes_with_the_weights(tmp_path: Path) -> None:
+    network = PhoneModel(SMALL, len(PHONES))
+    network.phone_lm = torch.randn(4, 4, 4)
+    save_model(tmp_path, network, PHONES, dtype=torch.float32)
+    found = load_model(tmp_path).phone_lm
+    assert found is not None
+    np.testing.assert_array_equal(found, network.phone_lm.numpy())
+    network.phone_lm = torch.zeros(5, 5, 5)
+    save_model(tmp_path, network, PHONES)
+    with pytest.raises(ValueError, match=r"the phone n-gram does not belong to the 4 tokens of phones\.txt"):
+        load_model(tmp_path)
+    network.phone_lm = None
+    save_model(tmp_path, network, PHONES)
+    assert load_model(tmp_path).phone_lm is None
+
+
 def test_half_precision_on_disk_costs_next_to_nothing(folder: Path) -> None:
     assert (folder / "model.safetensors").stat().st_size < 2.2 * sum(
         p.numel() for n, p in load_network(folder)[0].named_parameters() if not n.startswith("frame")

@@ -9,7 +9,7 @@ import pytest
 from reference.decoder import decode as decode_by_definition
 from test_ngram import WORDS, write_arpa
 
-from asr.decoder import Decoder, DecoderOptions, NgramModel, greedy
+from asr.decoder import Decoder, DecoderOptions, NgramModel
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet, UnknownPhone
 
@@ -279,11 +279,6 @@ def test_large_phone_sets_decode_the_same() -> None:
     many = Decoder(lexicon, None, large).decode(large_probs[None])[0][0]
     assert many.words == few.words
     assert many.score == pytest.approx(few.score, abs=1e-3)
-
-
-def test_greedy() -> None:
-    assert greedy(spoken("s", "s", "t")[None], [6], PHONES) == [("s", "s", "t")]
-    assert greedy(spoken("s", "t", gap=0)[None], [1], PHONES) == [("s",)]
 
 
 @pytest.mark.parametrize("nbest", [1, 3])

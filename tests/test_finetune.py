@@ -213,6 +213,10 @@ def test_ctc_crf_after_ctc_lowers_its_loss(finetune: Any, prepared: Path, tmp_pa
             hidden, lengths = network.encoder(batch.features, batch.lengths)
             return crf_loss(network.ctc(hidden), lengths, batch, ngram).item()
 
+    phone_lm = load_network(tmp_path / "crf" / "average")[0].phone_lm
+    assert phone_lm is not None
+    torch.testing.assert_close(phone_lm.exp(), ngram.probs, rtol=0.01, atol=0)  # kept as 16-bit logs
+    assert load_network(tmp_path / "ctc" / "average")[0].phone_lm is None
     assert loss_of(tmp_path / "crf" / "average") < 0.85 * loss_of(tmp_path / "ctc" / "average")
 
 

@@ -52,6 +52,15 @@ def test_rates_by_hand() -> None:
     assert network.training  # training goes on with dropout
 
 
+def test_a_network_with_an_ngram_is_judged_with_it() -> None:
+    judge = Judge(prepared(["a"], [""]), (np.array([1], np.int32),))
+    network = Dictated([[1, 1, 0, 3, 3, 0]] * 2)
+    assert judge.phone_error_rates(network) == {"a": pytest.approx(1 / 1)}
+    network.phone_lm = torch.full((5, 5, 5), -6.0)
+    network.phone_lm[0, 0, 1] = network.phone_lm[0, 1, 0] = 0.0  # phone 1 alone is all that is ever said
+    assert judge.phone_error_rates(network) == {"a": 0.0}
+
+
 def test_references_are_the_first_pronunciations(tmp_path: Path, phones: PhoneSet) -> None:
     (tmp_path / "utterances.tsv").write_text(
         "id\tset\tspeaker\ttext\t1.00\nu\ts\t\tTHE COFFEE, Zolvaniqel!\t0:6\n", encoding="utf-8"

@@ -84,9 +84,11 @@ def test_the_average_of_two_models(tmp_path: Path) -> None:
     for seed in range(2):
         torch.manual_seed(seed)
         networks.append(PhoneModel(SMALL, len(phones)))
+        networks[-1].phone_lm = torch.full((3, 3, 3), float(seed))
         save_model(tmp_path / str(seed), networks[-1], phones, dtype=torch.float32)
     run("average.py", tmp_path / "0", tmp_path / "1", "--out", tmp_path / "both")
     both, _ = load_network(tmp_path / "both")
+    assert both.phone_lm is not None and both.phone_lm.eq(1).all()
     expected = (networks[0].ctc.weight + networks[1].ctc.weight) / 2
     torch.testing.assert_close(both.ctc.weight, expected, atol=1e-3, rtol=1e-3)
 

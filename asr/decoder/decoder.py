@@ -297,17 +297,3 @@ def _sizes(shape: tuple[int, ...], lengths: Any, num_tokens: int) -> list[int]:
     if len(sizes) != shape[0] or any(not 0 <= n <= shape[1] for n in sizes):
         raise ValueError(f"lengths {sizes} do not fit log_probs of shape {shape}")
     return sizes
-
-
-def greedy(log_probs: Any, lengths: Any, phones: PhoneSet) -> list[tuple[str, ...]]:
-    """The likeliest token of each frame, repetitions and blanks removed: the phones of each utterance.
-
-    `log_probs`: (batch, frames, tokens), numpy or torch; `lengths`: (batch,) frames of each.
-    """
-    best = np.asarray(log_probs.detach().cpu() if hasattr(log_probs, "detach") else log_probs).argmax(2)
-    results = []
-    for row, length in zip(best, lengths, strict=True):
-        row = row[: int(length)]
-        kept = row[np.flatnonzero(np.diff(row, prepend=-1) != 0)]
-        results.append(tuple(phones.symbols[t] for t in kept if t != 0))
-    return results

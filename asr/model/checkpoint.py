@@ -1,4 +1,6 @@
-"""A trained acoustic model on disk: model.safetensors, config.json and phones.txt in one folder."""
+"""A trained acoustic model on disk: model.safetensors, config.json and phones.txt in one folder.
+
+With the weights of a network that was trained with CTC-CRF lies the phone n-gram of its training."""
 
 from __future__ import annotations
 
@@ -20,16 +22,19 @@ from asr.phones import PhoneSet
 
 EMBEDDED = Path(__file__).parents[1] / "pretrained"
 _WEIGHTS, _CONFIG, _PHONES = "model.safetensors", "config.json", "phones.txt"
+_PHONE_LM = "phone_lm"
 # Half a second: with less, an utterance's statistics mean nothing, so it is padded with silence.
 _SHORTEST = 8_000
 
 
 class AcousticModel:
-    """Waveforms to phone log-probabilities, ready for use on one device."""
+    """Waveforms to phone log-probabilities, ready for use on one device. `phone_lm`: as `decode_phones` takes
+    it, for a model that needs one."""
 
     def __init__(self, network: PhoneModel, phones: PhoneSet, device: torch.device) -> None:
         self.phones = phones
         self.device = device
+        self.phone_lm = None if network.phone_lm is None else network.phone_lm.numpy()
         self.frame_s = network.encoder.config.frame_s
         self._features = LogMel().to(device).eval()
         self._network = network.to(device).eval()
@@ -59,13 +64,15 @@ def _has_bf16() -> bool:
 def save_model(
     folder: Path, network: PhoneModel, phones: PhoneSet, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write the encoder and CTC head (training heads stay out), configuration and phones."""
+    """Write the encoder and CTC head (training heads stay out), phone n-gram, configuration and phones."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         k: v.detach().to(dtype).contiguous()
         for k, v in network.state_dict().items()
         if not k.startswith("frame.")
     }
+    if network.phone_lm is not None:
+        state[_PHONE_LM] = network.phone_lm.to(dtype)
     save_file(state, folder / _WEIGHTS)
     config = json.dumps(dataclasses.asdict(network.encoder.config), indent=1)
     (folder / _CONFIG).write_text(config + "\n", encoding="utf-8")
@@ -98,6 +105,11 @@ def load_network(path: str | Path | None = None) -> tuple[PhoneModel, PhoneSet]:
         raise ValueError(f"{folder}: not a model that this version can read ({reason})") from None
     if state.get("ctc.bias") is None or len(state["ctc.bias"]) != len(phones):
         raise ValueError(f"{folder}: the weights do not belong to the {len(phones)} tokens of {_PHONES}")
+    network.phone_lm = state.pop(_PHONE_LM, None)
+    if network.phone_lm is not None and network.phone_lm.shape != (len(phones),) * 3:
+        raise ValueError(
+            f"{folder}: the phone n-gram does not belong to the {len(phones)} tokens of {_PHONES}"
+        )
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

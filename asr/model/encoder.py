@@ -141,7 +141,11 @@ class PhoneModel(nn.Module):
     """Encoder and CTC head.
 
     With `auxiliary` also the heads for training that name the state of each frame and its neighbour phones.
+    `phone_lm` (tokens, tokens, tokens) float32 on the CPU, natural log: the n-gram of a network that was
+    trained with CTC-CRF, which `decode_phones` needs.
     """
+
+    phone_lm: Tensor | None = None
 
     def __init__(self, config: EncoderConfig, num_tokens: int, auxiliary: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""How good is the network by now: greedy phone error rates on the development sets."""
+"""How good is the network by now: phone error rates on the development sets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from asr.decoder.phone_search import PHONE_LM_WEIGHT, best_tokens, best_tokens_under
 from asr.lexicon import Lexicon
 from asr.model.encoder import PhoneModel
 from asr.model.features import normalize_features
@@ -51,6 +52,7 @@ class Judge:
         was_training = network.training
         device = network.ctc.weight.device
         network.eval()
+        steps = None if network.phone_lm is None else PHONE_LM_WEIGHT * network.phone_lm.numpy()
         for i, (utterance, reference) in enumerate(
             zip(self.prepared.utterances, self.references, strict=True)
         ):
@@ -58,9 +60,8 @@ class Judge:
             lengths = torch.tensor([frames.shape[1]], device=device)
             with torch.autocast(device.type, torch.bfloat16):
                 log_probs, _ = network(normalize_features(frames, lengths), lengths)
-            best = log_probs[0].argmax(1).cpu().numpy().astype(np.int32)
-            heard = best[np.flatnonzero(np.diff(best, prepend=-1) != 0)]
-            heard = heard[heard != 0]
+            rows = log_probs[0].cpu().numpy()
+            heard = best_tokens(rows) if steps is None else best_tokens_under(rows, steps)
             errors[utterance.set] = errors.get(utterance.set, 0) + edit_distance(reference, heard)
             totals[utterance.set] = totals.get(utterance.set, 0) + len(reference)
         network.train(was_training)
