@@ -1,7 +1,7 @@
 """Phones without a lexicon: what is heard, whatever it spells.
 
-`decode_phones` needs nothing. A phone language model and hot phone strings come with pyctcdecode, for which every
-phone is a word of one piece.
+`decode_phones` needs nothing. A phone language model and hot phone strings come with pyctcdecode, for which
+every phone is a word of one piece.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     python recipes/evaluate.py --data ~/phonebook-data --json work/evaluation.json
 
 Each set's `dev.tsv` is transcribed with the embedded model or `--model`, without the user's own words. PER is
-of the phones heard without lexicon, against the nearest of the lexicon's pronunciations of the reference words.
+of the phones heard without lexicon, against the nearest of the lexicon's pronunciations of the reference
+words.
 """
 
 from __future__ import annotations

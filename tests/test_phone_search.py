@@ -49,7 +49,7 @@ def test_the_ngram_decides_what_the_emissions_leave_open() -> None:
 
 
 def test_batches_and_long_utterances() -> None:
-    """Utterances of a batch do not touch one another, and the beam loses nothing that the whole search has."""
+    """Utterances of a batch do not touch one another."""
     rng = np.random.default_rng(1)
     cases = [random_case(rng, n)[0] for n in (300, 17, 0)]
     phone_lm = np.log(random_case(rng, 1)[1])

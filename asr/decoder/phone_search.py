@@ -52,8 +52,8 @@ def best_tokens(log_probs: np.ndarray) -> np.ndarray:
 
 
 def best_tokens_under(log_probs: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """(frames, tokens), weighted n-gram float32 -> the tokens of the path where both have the highest sum: Viterbi
-    over the last two phones and whether the last frame was blank."""
+    """(frames, tokens), weighted n-gram float32 -> the tokens of the path where both have the highest sum:
+    Viterbi over the last two phones and whether the last frame was blank."""
     rows = np.ascontiguousarray(log_probs, np.float32)
     return _search(rows, steps) if len(rows) else np.zeros(0, np.int64)
 
