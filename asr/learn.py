@@ -87,7 +87,7 @@ def learn(
     if in_sentence and not guesses:
         raise ValueError(f"{word!r} cannot be guessed, so not be found in a sentence: record it alone")
     heard = [listen(path, acoustic, tuple(guesses) if in_sentence else ()) for path in recordings]
-    candidates = rank([r.log_probs for r in heard], guesses, acoustic.phones)
+    candidates = rank([r.log_probs for r in heard], guesses, acoustic.phones, phone_lm=acoustic.phone_lm)
     if not 1 <= choose <= len(candidates):
         raise ValueError(
             f"there are {len(candidates)} pronunciations to choose from, none is number {choose}"

@@ -1,7 +1,8 @@
 """Pronunciations of a word ranked by how well they explain recordings of it.
 
-A pronunciation scores what the recordings make of it, and what its distance to the nearest one that was
-guessed from the spelling costs: one recording alone may be misheard, several outvote any guess.
+A pronunciation scores what the recordings make of it, how usual its phones are after one another where the
+model leaves that to a phone n-gram, and what its distance to the nearest one that was guessed from the
+spelling costs: one recording alone may be misheard, several outvote any guess.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from asr.decoder.phone_search import PHONE_LM_WEIGHT
 from asr.lines import Sounds
 from asr.neighbours import Costs, Sorted, confusion_costs, find_neighbours
 from asr.phones import PhoneSet
@@ -26,7 +28,7 @@ _STARTS, _ROUNDS = 3, 20  # of the search for better pronunciations: from where,
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A pronunciation and where it comes from. Natural logs: `fits` is how well each recording is explained,
-    `score` their sum with what the distance to the guesses costs."""
+    `score` their sum with the n-gram's share and what the distance to the guesses costs."""
 
     sounds: Sounds
     sources: tuple[str, ...]
@@ -39,11 +41,12 @@ def rank(
     guesses: Mapping[Sounds, tuple[Sequence[str], float]],
     phones: PhoneSet,
     guess_weight: float = GUESS_WEIGHT,
+    phone_lm: np.ndarray | None = None,
 ) -> list[Candidate]:
     """Candidates, best first: guesses, what is heard in each recording, what is heard in all together.
 
     `recordings`: of each the (frames, tokens) log-probs of the word alone, natural log. `guesses`: sounds ->
-    where they come from, and a handicap in units of distance.
+    where they come from, and a handicap in units of distance. `phone_lm`: as `decode_phones` takes it.
     """
     costs = confusion_costs(phones)
     recordings = [
@@ -58,7 +61,8 @@ def rank(
 
     def score(pool: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
         fits = np.array([explain(rows, pool) for rows in recordings])
-        return fits, fits.sum(0) - guess_weight * _distances(pool, handicaps, costs)
+        usual = 0.0 if phone_lm is None else PHONE_LM_WEIGHT * _log_probs(pool, phone_lm)
+        return fits, fits.sum(0) + usual - guess_weight * _distances(pool, handicaps, costs)
 
     pool = list(sources)
     _, totals = score(pool)
@@ -83,6 +87,12 @@ def rank(
         )
         for i in np.argsort(-totals, kind="stable").tolist()
     ]
+
+
+def _log_probs(pool: Sequence[Tokens], phone_lm: np.ndarray) -> np.ndarray:
+    """Natural log of each string under the n-gram. The end is left out: a word need not end a sentence."""
+    padded = [np.array((0, 0, *tokens), np.int64) for tokens in pool]
+    return np.array([phone_lm[p[:-2], p[1:-1], p[2:]].sum() for p in padded])
 
 
 def _distances(pool: Sequence[Tokens], guesses: Mapping[Tokens, float], costs: Costs) -> np.ndarray:

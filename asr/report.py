@@ -158,13 +158,17 @@ def propose(
 ) -> Proposal | None:
     """A pronunciation beside `known` that is worth having; `recordings` are (frames, tokens) log-probs of the
     word alone."""
-    ranked = rank(recordings, dict.fromkeys(known, (("lexicon",), 0.0)), recognizer.model.phones)
-    before = np.max([c.fits for c in ranked if c.sounds in known], 0)
+    model = recognizer.model
+    guesses = dict.fromkeys(known, (("lexicon",), 0.0))
+    ranked = rank(recordings, guesses, model.phones, phone_lm=model.phone_lm)
+    there = [c for c in ranked if c.sounds in known]
+    before = np.max([c.fits for c in there], 0)
+    usual = max(c.score - sum(c.fits) for c in there)
     found = []
     for candidate in ranked:
         if candidate.sounds not in known:
             better = np.maximum(np.array(candidate.fits) - before, 0.0)
-            gain = float(better.sum()) - (sum(candidate.fits) - candidate.score)
+            gain = float(better.sum()) + (candidate.score - sum(candidate.fits) - usual)
             found.append(Proposal(sounds=candidate.sounds, better=int((better > 0.5).sum()), gain=gain))
     best = max(found, key=lambda p: p.gain, default=None)
     return best if best is not None and best.gain > WORTH else None

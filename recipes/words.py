@@ -76,7 +76,7 @@ def distance(a: Sounds, b: Sounds, phones: PhoneSet) -> float:
 
 def names(recognizer: Recognizer) -> None:
     """Candidates for the names of the examples, and whether the other recording of each is understood."""
-    phones, found = recognizer.model.phones, []
+    phones, phone_lm, found = recognizer.model.phones, recognizer.model.phone_lm, []
     for table in ("zero_shot", "examples"):
         for line in (EXAMPLES / f"{table}.phones.tsv").read_text(encoding="utf-8").splitlines()[1:]:
             path, spoken = line.split("\t")
@@ -98,7 +98,7 @@ def names(recognizer: Recognizer) -> None:
     ]  # fmt: skip
     for kind, of in rows:
         began = time.process_time()
-        ranked = [rank([of(said)], guesses[said.word], phones) for said in found]
+        ranked = [rank([of(said)], guesses[said.word], phones, phone_lm=phone_lm) for said in found]
         seconds = (time.process_time() - began) / len(found)
         place_of_true = [
             [c.sounds for c in candidates].index(said.sounds) + 1
@@ -133,7 +133,7 @@ def hears(recognizer: Recognizer, said: Said, word: str, entries: Sequence[Entry
 
 def speech(recognizer: Recognizer, data: Path, weight: float) -> None:
     """Words of several development recordings, taken out of the lexicon and learnt from some of them."""
-    phones = recognizer.model.phones
+    phones, phone_lm = recognizer.model.phones, recognizer.model.phone_lm
     found = list(spoken_words(recognizer, data))
     for word in dict.fromkeys(said[0].word for said in found):
         recognizer.decoder.remove(word)
@@ -157,7 +157,8 @@ def speech(recognizer: Recognizer, data: Path, weight: float) -> None:
                 for taught, asked in lessons(occurrences, several):
                     sounds = right
                     if kind != "as in the lexicon":
-                        sounds = rank([said.inside for said in taught], guesses, phones, weight)[0].sounds
+                        taught_rows = [said.inside for said in taught]
+                        sounds = rank(taught_rows, guesses, phones, weight, phone_lm)[0].sounds
                     heard += hears(recognizer, asked, NEW, [Entry(word=NEW, phones=sounds)])
                     trials += 1
             taught_by = "two recordings" if several else "one recording"

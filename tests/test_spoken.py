@@ -103,6 +103,16 @@ def test_a_misleading_spelling_does_not_count():
     assert rank([rows_of("ʃ ə v ɔː n")], guess("s aɪ oʊ b h æ n"), PHONES)[0].sounds == sounds("ʃ ə v ɔː n")
 
 
+def test_what_the_sounds_leave_open_is_decided_by_the_phone_ngram():
+    spoken = [rows_of("b ɪ l ɪ p", sure=0.5, other={0: "p"}), rows_of("b ɪ l ɪ p", sure=0.4, other={0: "p"})]
+    phone_lm = np.full((len(PHONES),) * 3, np.log(0.1), np.float32)
+    phone_lm[0, 0, PHONES.ids["b"]] = np.log(1e-5)
+    assert rank(spoken, {}, PHONES)[0].sounds == sounds("b ɪ l ɪ p")
+    best = rank(spoken, {}, PHONES, phone_lm=phone_lm)[0]
+    assert best.sounds == sounds("p ɪ l ɪ p")
+    assert best.score == pytest.approx(sum(best.fits) + 0.5 * 5 * np.log(0.1))
+
+
 def test_what_no_recording_alone_is_heard_as():
     """Each of two recordings spoils another sound: together they have it right."""
     spoilt = [rows_of("p ɪ l ɪ p", other=None), rows_of("b ɪ l ɪ k")]
