@@ -251,6 +251,9 @@ def cli(
     ] = None,
     init: Annotated[Path | None, typer.Option(help="a model folder to start from")] = None,
     hours: Annotated[float, typer.Option(help="audio to pass through the network, in hours")] = Config.hours,
+    dim: Annotated[int, typer.Option(help="channels of a new encoder")] = EncoderConfig.dim,
+    bottleneck: Annotated[int, typer.Option(help="and within its blocks")] = EncoderConfig.bottleneck,
+    blocks: Annotated[int, typer.Option(help="how many of them")] = len(EncoderConfig.dilations),
     loss: Annotated[Loss, typer.Option(help="on the phones")] = ObjectiveConfig.loss,
     consistency: Annotated[
         float, typer.Option(help="weight of the agreement of two masked copies of each utterance: 0.2, or 0")
@@ -292,6 +295,7 @@ def cli(
         main(
             Config(
                 prepared=prepared, out=out, development=development, init=init, hours=hours, batch=batch,
+                encoder=EncoderConfig.of_size(dim, bottleneck, blocks),
                 objective=ObjectiveConfig(loss=loss, consistency=consistency, intermediate=intermediate),
                 accumulate=accumulate, muon_rate=muon_rate, adam_rate=adam_rate, clip=clip, dropout=dropout,
                 judge_every_hours=judge_every_hours, threads=threads, seed=seed,

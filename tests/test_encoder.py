@@ -69,3 +69,12 @@ def test_frame_rate() -> None:
     assert EncoderConfig(stride=3).frame_s == 0.03
     lengths = Encoder(SMALL).output_lengths(torch.tensor([0, 1, 3, 4, 300]))
     assert lengths.tolist() == [0, 1, 1, 2, 100]
+
+
+def test_an_encoder_of_another_size() -> None:
+    assert EncoderConfig.of_size(512, 256, 12) == EncoderConfig()
+    small = EncoderConfig.of_size(8, 4, 2)
+    assert small.dilations == (1, 2) and small.statistics_after == (1,)
+    for sizes in ((0, 4, 2), (8, 0, 2), (8, 4, 0)):
+        with pytest.raises(ValueError, match="cannot have 0 channels or blocks"):
+            EncoderConfig.of_size(*sizes)

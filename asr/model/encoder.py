@@ -26,6 +26,16 @@ class EncoderConfig:
     statistics_after: tuple[int, ...] = (3,)
     statistics_dim: int = 64
 
+    @classmethod
+    def of_size(cls, dim: int, bottleneck: int, blocks: int) -> EncoderConfig:
+        """A third of the blocks with each dilation, 1 to 3; statistics after the first quarter. Raises
+        ValueError for fewer than one of anything."""
+        if min(dim, bottleneck, blocks) < 1:
+            raise ValueError(f"an encoder cannot have {min(dim, bottleneck, blocks)} channels or blocks")
+        dilations = tuple(1 + 3 * i // blocks for i in range(blocks))
+        after = (max(1, blocks // 4),)
+        return cls(dim=dim, bottleneck=bottleneck, dilations=dilations, statistics_after=after)
+
     @property
     def frame_s(self) -> float:
         return self.stride / FRAMES_PER_SECOND
