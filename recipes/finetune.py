@@ -38,7 +38,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
-from torch import nn
 
 from asr.errors import one_line_errors
 from asr.model.checkpoint import load_network
@@ -48,22 +47,11 @@ from asr.training.batches import Batch, BatchConfig, BatchSource
 from asr.training.ctc_crf import PhoneNgram, estimate_phone_ngram
 from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.journal import Journal, mean_rate
-from asr.training.loop import (
-    Pace,
-    backward,
-    end_together,
-    make_accelerator,
-    make_optimizers,
-    replace_model,
-    save_state,
-    set_rates,
-    step_seed,
-    total_seconds,
-    train,
-)
+from asr.training.loop import Pace, end_together, make_accelerator, replace_model, save_state, train
 from asr.training.objective import Loss, Objective, ObjectiveConfig
 from asr.training.prepared import Alignments, Prepared
 from asr.training.progress import Judge
+from asr.training.stepper import StepConfig, Stepper
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -80,23 +68,19 @@ class Config:
     batch: BatchConfig = field(default_factory=BatchConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     accumulate: int = 1  # batches of each process a step
-    muon_rate: float = 0.02
-    adam_rate: float = 1.5e-3
-    warmup_steps: int = 200
+    step: StepConfig = field(default_factory=StepConfig)
     dropout: float = 0.0
-    clip: float = 5.0
     average_decay: float = 0.999
     save_every_s: float = 60.0
     judge_every_hours: float = 25.0
     threads: int = 1
-    seed: int = 1
 
 
 def main(config: Config) -> None:
     """Raises ValueError for folders that were not prepared and aligned, for an `init` or a `last.pt` that
     does not fit, and as `make_accelerator`."""
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.step.seed)
     accelerator = make_accelerator()
     first = accelerator.is_main_process
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
@@ -111,18 +95,19 @@ def main(config: Config) -> None:
     judge = Judge.open(config.development, phones) if config.development and first else None
     run = Run(config, network, phones, accelerator, ngram)
     if first:
-        sizes = f"{len(source.usable):,} utterances, {run.num_parameters / 1e6:.2f} M parameters"
+        parameters = sum(p.numel() for p in network.parameters())
+        sizes = f"{len(source.usable):,} utterances, {parameters / 1e6:.2f} M parameters"
         print(f"{sizes}, {accelerator.num_processes} x {accelerator.device.type}", file=sys.stderr)
 
     def judge_now_and_then() -> None:
-        if judge is not None and run.hours - run.journal.hours_judged >= config.judge_every_hours:
+        if judge is not None and run.stepper.hours - run.journal.hours_judged >= config.judge_every_hours:
             run.judge(judge)
 
     train(
         run, source, config.hours, config.save_every_s,
         accumulate=config.accumulate, after_step=judge_now_and_then,
     )  # fmt: skip
-    if judge is not None and run.journal.hours_judged < round(run.hours, 3):
+    if judge is not None and run.journal.hours_judged < round(run.stepper.hours, 3):
         run.judge(judge)
     elif first:
         run.journal.draw()
@@ -160,60 +145,42 @@ class Run:
         self.network = network.to(accelerator.device)
         self.objective = accelerator.prepare(Objective(self.network, config.objective, ngram))
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.num_parameters = sum(p.numel() for p in self.network.parameters())
-        self.optimizers = make_optimizers(
-            self.network.encoder.blocks, self.network.parameters(), config.muon_rate, config.adam_rate
+        self.stepper = Stepper(
+            self.objective, self.network.encoder.blocks, accelerator, config.step, config.hours
         )
-        self.steps = self.epoch = self.batch = 0
-        self.hours = 0.0
-        self.updating = False  # between the first weight that a step changes and its counters
         if (config.out / "last.pt").exists():
             self._load()
-        self.pace = Pace(self.hours)
-        self.journal = Journal(config.out, self.steps)
-
-    @property
-    def progress(self) -> float:
-        """Share of the training that is done, 0 to 1."""
-        return min(1.0, self.hours / self.config.hours)
+        self.pace = Pace(self.stepper.hours)
+        self.journal = Journal(config.out, self.stepper.steps)
 
     def step(self, batches: list[Batch]) -> dict[str, float]:
-        config, accelerator = self.config, self.accelerator
-        rates = (config.muon_rate, config.adam_rate)
-        factor = set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.progress)
-        step_seed(config.seed, self.steps, accelerator)
-        arguments = [(batch.to(accelerator.device), self.progress) for batch in batches]
-        losses = backward(accelerator, self.objective, arguments)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        seconds = total_seconds(accelerator, batches)
-        self.updating = True
-        if torch.isfinite(norm):
-            for optimizer in self.optimizers:
-                optimizer.step()
-        self.network.zero_grad(set_to_none=True)
-        decay = min(config.average_decay, (1 + self.steps) / (10 + self.steps))
+        progress = self.stepper.progress
+        return self.stepper.step(batches, lambda batch, _: (batch, progress), self._follow)
+
+    def _follow(self) -> None:
+        """The average comes nearer to the network."""
+        steps = self.stepper.steps
+        decay = min(self.config.average_decay, (1 + steps) / (10 + steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        self.steps, self.hours = self.steps + 1, self.hours + seconds / 3600
-        self.batch += len(batches) * accelerator.num_processes
-        self.updating = False
-        return losses | {"norm": norm.item(), "rate": factor}
 
     def report(self, losses: dict[str, float]) -> None:
-        self.journal.add_losses(self.steps, self.hours, losses)
+        steps, hours = self.stepper.steps, self.stepper.hours
+        self.journal.add_losses(steps, hours, losses)
         per = {} if self.journal.per is None else {"PER": self.journal.per}
-        line = self.pace.line(self.steps, self.hours, self.config.hours, losses | per)
+        line = self.pace.line(steps, hours, self.config.hours, losses | per)
         print(line, file=sys.stderr, flush=True)
 
     def judge(self, judge: Judge) -> None:
         """Keeps the averaged model as `best/` if its mean PER is the lowest so far."""
         rates = judge.phone_error_rates(self.average)
-        self.journal.add_rates(self.steps, self.hours, rates)
+        steps, hours = self.stepper.steps, self.stepper.hours
+        self.journal.add_rates(steps, hours, rates)
         note = self.config.out / "best" / "judged.json"
         best = json.loads(note.read_text(encoding="utf-8"))["mean"] if note.exists() else math.inf
         if mean_rate(rates) < best:
             replace_model(note.parent, self.average, self.phones)
-            line = {"hours": self.hours, "steps": self.steps, "mean": mean_rate(rates), "per": rates}
+            line = {"hours": hours, "steps": steps, "mean": mean_rate(rates), "per": rates}
             note.write_text(json.dumps(line) + "\n", encoding="utf-8")
 
     def save(self) -> None:
@@ -221,10 +188,8 @@ class Run:
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "counters": (self.steps, self.epoch, self.batch, self.hours),
             "config": json.dumps(asdict(config), default=str),
-        }
+        } | self.stepper.state()
         save_state(state, self.config.out / "last.pt")
         replace_model(self.config.out / "average", self.average, self.phones)
 
@@ -236,11 +201,7 @@ class Run:
         except RuntimeError:
             raise ValueError(f"{path}: another network: give its --init, or another --out") from None
         self.average.load_state_dict(state["average"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.steps, self.epoch, self.batch, self.hours = state["counters"]
-        if self.accelerator.is_main_process:
-            print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
+        self.stepper.load(state)
 
 
 def cli(
@@ -267,9 +228,9 @@ def cli(
     ] = Config.accumulate,
     muon_rate: Annotated[
         float, typer.Option(help="learning rate of the blocks' matrices")
-    ] = Config.muon_rate,
-    adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
-    clip: Annotated[float, typer.Option(help="longest gradient")] = Config.clip,
+    ] = StepConfig.muon_rate,
+    adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = StepConfig.adam_rate,
+    clip: Annotated[float, typer.Option(help="longest gradient")] = StepConfig.clip,
     dropout: Annotated[float, typer.Option(help="in the blocks' bottlenecks")] = Config.dropout,
     warp: Annotated[float, typer.Option(help="share of utterances with another vocal tract length")] = 0.0,
     noise: Annotated[float, typer.Option(help="share of utterances with noise or babble mixed in")] = 0.0,
@@ -281,7 +242,7 @@ def cli(
         float, typer.Option(help="of audio between two judgements by the development sets")
     ] = Config.judge_every_hours,
     threads: Annotated[int, typer.Option(help="processor threads of each process")] = Config.threads,
-    seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
+    seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = StepConfig.seed,
 ) -> None:
     """Train a phone recogniser."""
     augment = FeatureAugmentConfig(warp_probability=warp, noise_probability=noise)
@@ -297,8 +258,8 @@ def cli(
                 prepared=prepared, out=out, development=development, init=init, hours=hours, batch=batch,
                 encoder=EncoderConfig.of_size(dim, bottleneck, blocks),
                 objective=ObjectiveConfig(loss=loss, consistency=consistency, intermediate=intermediate),
-                accumulate=accumulate, muon_rate=muon_rate, adam_rate=adam_rate, clip=clip, dropout=dropout,
-                judge_every_hours=judge_every_hours, threads=threads, seed=seed,
+                step=StepConfig(muon_rate=muon_rate, adam_rate=adam_rate, clip=clip, seed=seed),
+                accumulate=accumulate, dropout=dropout, judge_every_hours=judge_every_hours, threads=threads,
             )
         )  # fmt: skip
 

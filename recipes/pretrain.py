@@ -41,18 +41,14 @@ from asr.training.contrastive import Contrastive, ContrastiveConfig
 from asr.training.journal import Journal
 from asr.training.loop import (
     Pace,
-    backward,
     end_together,
     make_accelerator,
-    make_optimizers,
     replace_model,
     save_state,
-    set_rates,
-    step_seed,
-    total_seconds,
     train,
 )
 from asr.training.prepared import Prepared
+from asr.training.stepper import StepConfig, Stepper
 from asr.training.unlabelled import UnlabelledBatch, UnlabelledConfig, UnlabelledSource
 
 if TYPE_CHECKING:
@@ -76,27 +72,25 @@ class Config:
     best_rq: BestRqConfig = field(default_factory=BestRqConfig)
     batch: UnlabelledConfig = field(default_factory=UnlabelledConfig)
     accumulate: int = 1  # batches of each process a step
-    muon_rate: float = 0.02
-    adam_rate: float = 1.5e-3
-    warmup_steps: int = 200
-    clip: float = 5.0
+    step: StepConfig = field(default_factory=StepConfig)
     save_every_s: float = 60.0
     report_every: int = 50  # steps
     threads: int = 1
-    seed: int = 1
 
 
 def main(config: Config) -> None:
     """Raises ValueError for folders that were not prepared or hold too little, and for a run of another
     objective in `out`."""
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.step.seed)
     accelerator = make_accelerator()
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
     source = UnlabelledSource([Prepared.open(folder) for folder in config.prepared], config.batch)
     run = Run(config, phones, accelerator)
     if accelerator.is_main_process:
-        sizes = f"{source.hours:.2f} h, {run.num_parameters / 1e6:.2f} M parameters"
+        sizes = (
+            f"{source.hours:.2f} h, {sum(p.numel() for p in run.stepper.parameters) / 1e6:.2f} M parameters"
+        )
         print(f"{sizes}, {accelerator.num_processes} x {accelerator.device.type}", file=sys.stderr)
 
     train(run, source, config.hours, config.save_every_s, config.report_every, config.accumulate)
@@ -137,56 +131,30 @@ class Run:
         self.pretraining = accelerator.prepare(pretraining)
         self.objective = pretraining.objective
 
-        self.parameters = list(pretraining.parameters())
-        self.num_parameters = sum(p.numel() for p in self.parameters)
-        self.optimizers = make_optimizers(
-            self.network.encoder.blocks, self.parameters, config.muon_rate, config.adam_rate
+        self.stepper = Stepper(
+            self.pretraining, self.network.encoder.blocks, accelerator, config.step, config.hours
         )
-        self.steps = self.epoch = self.batch = 0
-        self.hours = 0.0
-        self.updating = False  # between the first weight that a step changes and its counters
         if (config.out / "last.pt").exists():
             self._load()
-        self.pace = Pace(self.hours)
-        self.journal = Journal(config.out, self.steps)
-
-    @property
-    def progress(self) -> float:
-        """Share of the training that is done, 0 to 1."""
-        return min(1.0, self.hours / self.config.hours)
+        self.pace = Pace(self.stepper.hours)
+        self.journal = Journal(config.out, self.stepper.steps)
 
     def step(self, batches: list[UnlabelledBatch]) -> dict[str, float]:
-        config, accelerator = self.config, self.accelerator
-        rates = (config.muon_rate, config.adam_rate)
-        factor = set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.progress)
-        rng = step_seed(config.seed, self.steps, accelerator)  # of masks, distractors and noise
-        arguments = [(batch.to(accelerator.device), self.progress, rng) for batch in batches]
-        losses = backward(accelerator, self.pretraining, arguments)
-        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip)
-        seconds = total_seconds(accelerator, batches)
-        self.updating = True
-        if torch.isfinite(norm):
-            for optimizer in self.optimizers:
-                optimizer.step()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        self.steps, self.hours = self.steps + 1, self.hours + seconds / 3600
-        self.batch += len(batches) * accelerator.num_processes
-        self.updating = False
-        return losses | {"norm": norm.item(), "rate": factor}
+        # The random numbers are of masks, distractors and noise.
+        progress = self.stepper.progress
+        return self.stepper.step(batches, lambda batch, rng: (batch, progress, rng))
 
     def report(self, losses: dict[str, float]) -> None:
-        self.journal.add_losses(self.steps, self.hours, losses)
-        print(self.pace.line(self.steps, self.hours, self.config.hours, losses), file=sys.stderr, flush=True)
+        steps, hours = self.stepper.steps, self.stepper.hours
+        self.journal.add_losses(steps, hours, losses)
+        print(self.pace.line(steps, hours, self.config.hours, losses), file=sys.stderr, flush=True)
 
     def save(self) -> None:
         state = {
             "network": self.network.state_dict(),
             "objective": self.objective.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "counters": (self.steps, self.epoch, self.batch, self.hours),
             "config": json.dumps(asdict(self.config), default=str),
-        }
+        } | self.stepper.state()
         save_state(state, self.config.out / "last.pt")
         replace_model(self.config.out / "encoder", self.network, self.phones, torch.float32)
 
@@ -198,11 +166,7 @@ class Run:
             raise ValueError(f"{path}: a run with --objective {before}: give that, or another --out")
         self.network.load_state_dict(state["network"])
         self.objective.load_state_dict(state["objective"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.steps, self.epoch, self.batch, self.hours = state["counters"]
-        if self.accelerator.is_main_process:
-            print(f"going on from step {self.steps}, {self.hours:.1f} h", file=sys.stderr)
+        self.stepper.load(state)
 
 
 def cli(
@@ -215,13 +179,13 @@ def cli(
     codes: Annotated[int, typer.Option(help="of the random codebook")] = BestRqConfig.codes,
     muon_rate: Annotated[
         float, typer.Option(help="learning rate of the blocks' matrices")
-    ] = Config.muon_rate,
-    adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = Config.adam_rate,
+    ] = StepConfig.muon_rate,
+    adam_rate: Annotated[float, typer.Option(help="learning rate of everything else")] = StepConfig.adam_rate,
     accumulate: Annotated[
         int, typer.Option(min=1, help="batches of each process a step")
     ] = Config.accumulate,
     threads: Annotated[int, typer.Option(help="processor threads of each process")] = Config.threads,
-    seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = Config.seed,
+    seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = StepConfig.seed,
 ) -> None:
     """Pretrain an encoder without labels."""
     with one_line_errors():
@@ -229,7 +193,8 @@ def cli(
             Config(
                 prepared=tuple(prepared), out=out, objective=objective, init=init, hours=hours,
                 batch=UnlabelledConfig(seconds=seconds, seed=seed), best_rq=BestRqConfig(codes=codes),
-                accumulate=accumulate, muon_rate=muon_rate, adam_rate=adam_rate, threads=threads, seed=seed,
+                step=StepConfig(muon_rate=muon_rate, adam_rate=adam_rate, seed=seed),
+                accumulate=accumulate, threads=threads,
             )
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ from asr.training.batches import Batch, BatchConfig, BatchSource
 from asr.training.ctc_crf import estimate_phone_ngram
 from asr.training.objective import Loss, ObjectiveConfig, crf_loss
 from asr.training.prepared import Alignments, Prepared
+from asr.training.stepper import StepConfig
 
 SMALL = EncoderConfig(dim=32, bottleneck=16, dilations=(1, 2), statistics_after=(1,), statistics_dim=8)
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -44,7 +45,7 @@ def interrupt_at(finetune: Any, patch: pytest.MonkeyPatch, steps: int, error: ty
     step = finetune.Run.step
 
     def interrupted(run: Any, batches: list[Batch]) -> dict[str, float]:
-        if run.steps == steps:
+        if run.stepper.steps == steps:
             raise error
         return step(run, batches)
 
@@ -111,7 +112,7 @@ def small_steps(finetune: Any, prepared: Path, out: Path) -> Any:
     """A training of five steps that take two batches each, within one epoch."""
     batch = BatchConfig(seconds=3.0)
     return finetune.Config(
-        prepared=prepared, out=out, hours=0.006, encoder=SMALL, batch=batch, warmup_steps=3
+        prepared=prepared, out=out, hours=0.006, encoder=SMALL, batch=batch, step=StepConfig(warmup_steps=3)
     )
 
 
@@ -172,7 +173,7 @@ def test_the_best_model_is_kept(
     monkeypatch.setattr(finetune.Judge, "phone_error_rates", judge)
     config = finetune.Config(
         prepared=prepared, development=prepared, out=tmp_path, encoder=SMALL, hours=0.006,
-        batch=BatchConfig(seconds=6.0), judge_every_hours=0.0025, warmup_steps=1,
+        batch=BatchConfig(seconds=6.0), judge_every_hours=0.0025, step=StepConfig(warmup_steps=1),
     )  # fmt: skip
     finetune.main(config)
     assert len(judged) == 3
@@ -196,7 +197,7 @@ def test_a_model_that_does_not_fit_is_refused(finetune: Any, prepared: Path, tmp
 
 
 def test_ctc_crf_after_ctc_lowers_its_loss(finetune: Any, prepared: Path, tmp_path: Path) -> None:
-    common = {"prepared": prepared, "batch": BatchConfig(seconds=12.0), "warmup_steps": 5}
+    common = {"prepared": prepared, "batch": BatchConfig(seconds=12.0), "step": StepConfig(warmup_steps=5)}
     finetune.main(finetune.Config(out=tmp_path / "ctc", encoder=SMALL, hours=0.03, **common))
     objective = ObjectiveConfig(loss=Loss.CTC_CRF)
     after = {"init": tmp_path / "ctc" / "average", "objective": objective, "hours": 0.05}

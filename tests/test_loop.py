@@ -31,17 +31,15 @@ class Counted:
 
     def __init__(self, processes: int = 1) -> None:
         self.accelerator: Any = SimpleNamespace(process_index=0, num_processes=processes)
-        self.hours, self.steps, self.epoch, self.batch, self.updating = 0.0, 0, 0, 0, False
+        self.stepper: Any = SimpleNamespace(hours=0.0, steps=0, epoch=0, batch=0, updating=False)
         self.seen: list[list[tuple[int, int]]] = []
         self.saves = self.reports = 0
 
     def step(self, batches: list[tuple[int, int]]) -> dict[str, float]:
         self.seen.append(batches)
-        self.steps, self.hours, self.batch = (
-            self.steps + 1,
-            self.hours + len(batches),
-            self.batch + len(batches),
-        )
+        self.stepper.steps += 1
+        self.stepper.hours += len(batches)
+        self.stepper.batch += len(batches)
         return {}
 
     def report(self, losses: dict[str, float]) -> None:
@@ -64,7 +62,7 @@ def test_steps_of_several_batches_stay_within_an_epoch() -> None:
     run = Counted()
     train(run, Five(), hours=8, save_every_s=1e9, accumulate=2)
     assert run.seen == [[(0, 0), (0, 1)], [(0, 2), (0, 3)], [(0, 4)], [(1, 0), (1, 1)], [(1, 2), (1, 3)]]
-    assert (run.epoch, run.batch, run.hours) == (1, 4, 9)
+    assert (run.stepper.epoch, run.stepper.batch, run.stepper.hours) == (1, 4, 9)
     assert (run.saves, run.reports) == (1, 1)
     train(run, Five(), hours=11, save_every_s=0, accumulate=2)  # goes on where it stood
     assert run.seen[5:] == [[(1, 4)], [(2, 0), (2, 1)]]

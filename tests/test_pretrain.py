@@ -19,6 +19,7 @@ from asr.training.batches import BatchConfig
 from asr.training.best_rq import BestRqConfig
 from asr.training.contrastive import ContrastiveConfig
 from asr.training.loop import make_accelerator
+from asr.training.stepper import StepConfig
 from asr.training.unlabelled import UnlabelledBatch, UnlabelledConfig
 
 SMALL = EncoderConfig(dim=32, bottleneck=16, dilations=(1, 2), statistics_after=(1,), statistics_dim=8)
@@ -52,7 +53,7 @@ def config_of(pretrain: Any, objective: str, prepared: Path, out: Path, hours: f
         ),
         best_rq=BestRqConfig(codes=32, code_dim=8),
         batch=UnlabelledConfig(seconds=10.0),
-        warmup_steps=5,
+        step=StepConfig(warmup_steps=5),
         report_every=1,
     )
 
@@ -85,7 +86,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(
     step = pretrain.Run.step
 
     def interrupted(run: Any, batches: list[UnlabelledBatch]) -> dict[str, float]:
-        if run.steps == 5:
+        if run.stepper.steps == 5:
             raise KeyboardInterrupt
         return step(run, batches)
 

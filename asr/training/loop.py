@@ -34,17 +34,23 @@ class Source(Protocol):
     def epoch(self, number: int, skip: int = 0, process: int = 0, processes: int = 1) -> Iterator[Any]: ...
 
 
-class Run(Protocol):
-    """A training: all that it needs to go on is in it. `batch`: how many of the epoch all processes have had.
-    `updating`: between the first weight that a step changes and its counters."""
+class Counters(Protocol):
+    """Of a `Stepper`."""
 
-    accelerator: Accelerator
     hours: float
     epoch: int
     batch: int
     steps: int
     updating: bool
 
+
+class Run(Protocol):
+    """A training: all that it needs to go on is in it."""
+
+    accelerator: Accelerator
+
+    @property
+    def stepper(self) -> Counters: ...
     def step(self, batches: list[Any]) -> dict[str, float]: ...
     def report(self, losses: dict[str, float]) -> None: ...
     def save(self) -> None: ...
@@ -82,15 +88,16 @@ def train(
     An error that ends it is raised after a line that says how to go on. Raises SystemExit (130) after Ctrl-C.
     """
     process, processes = run.accelerator.process_index, run.accelerator.num_processes
+    at = run.stepper
     try:
         saved = time.monotonic()
-        while run.hours < hours:
-            batches = source.epoch(run.epoch, run.batch, process, processes)
+        while at.hours < hours:
+            batches = source.epoch(at.epoch, at.batch, process, processes)
             while group := list(islice(batches, accumulate)):
                 losses = run.step(group)
-                done = run.hours >= hours
+                done = at.hours >= hours
                 if process == 0:
-                    if run.steps % report_every == 0 or done:
+                    if at.steps % report_every == 0 or done:
                         run.report(losses)
                     if time.monotonic() - saved > save_every_s:
                         run.save()
@@ -99,7 +106,7 @@ def train(
                 if done:
                     break
             else:
-                run.epoch, run.batch = run.epoch + 1, 0
+                at.epoch, at.batch = at.epoch + 1, 0
         if process == 0:
             run.save()
     except KeyboardInterrupt:
@@ -109,18 +116,20 @@ def train(
     except Exception:
         if process == 0:
             where = f"the last save, at most {save_every_s:.0f} s before"
-            print(f"failed after {run.hours:.2f} h: the same command goes on from {where}", file=sys.stderr)
+            print(f"failed after {at.hours:.2f} h: the same command goes on from {where}", file=sys.stderr)
         raise
 
 
 def _save_after_interrupt(run: Run) -> None:
     where = "the last save"
-    if not run.updating:  # else some weights are new and some are old
+    if not run.stepper.updating:  # else some weights are new and some are old
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C would cut it short
         run.save()
         signal.signal(signal.SIGINT, before)
         where = "there"
-    print(f"interrupted after {run.hours:.2f} h: the same command goes on from {where}", file=sys.stderr)
+    print(
+        f"interrupted after {run.stepper.hours:.2f} h: the same command goes on from {where}", file=sys.stderr
+    )
 
 
 def share_of(order: np.ndarray, skip: int, process: int, processes: int) -> np.ndarray:
