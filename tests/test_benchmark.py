@@ -19,12 +19,8 @@ from benchmark import (  # noqa: E402
     Config,
     Job,
     cli,
-    error_rate,
-    measure,
     parse_beam,
-    read_set,
     run_all,
-    tiled,
     write_plain_arpa,
 )
 from benchmark_kaldi import (  # noqa: E402
@@ -35,6 +31,7 @@ from benchmark_kaldi import (  # noqa: E402
     grammar,
     without_symbols,
 )
+from benchmark_measure import error_rate, measure, read_set, tiled  # noqa: E402
 from typer import BadParameter  # noqa: E402
 
 from asr.decoder.ngram import NgramModel  # noqa: E402
