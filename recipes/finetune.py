@@ -234,6 +234,7 @@ def cli(
     dropout: Annotated[float, typer.Option(help="in the blocks' bottlenecks")] = Config.dropout,
     warp: Annotated[float, typer.Option(help="share of utterances with another vocal tract length")] = 0.0,
     noise: Annotated[float, typer.Option(help="share of utterances with noise or babble mixed in")] = 0.0,
+    narrow: Annotated[float, typer.Option(help="share of utterances as over a telephone")] = 0.0,
     mel_width: Annotated[int, typer.Option(help="widest SpecAugment mask in mels")] = BatchConfig.mel_width,
     time_mask_scale: Annotated[
         float, typer.Option(help="times as many SpecAugment masks in time; with --consistency 2.5 is usual")
@@ -245,7 +246,7 @@ def cli(
     seed: Annotated[int, typer.Option(help="of weights, batches and masks")] = StepConfig.seed,
 ) -> None:
     """Train a phone recogniser."""
-    augment = FeatureAugmentConfig(warp_probability=warp, noise_probability=noise)
+    augment = FeatureAugmentConfig(warp_probability=warp, noise_probability=noise, narrow_probability=narrow)
     with one_line_errors():
         if not time_mask_scale > 0:
             raise ValueError(f"--time-mask-scale must be above 0, not {time_mask_scale:g}")

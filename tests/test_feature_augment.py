@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from asr.model.features import NUM_MELS, LogMel
-from asr.training.feature_augment import babble, mix_noise, stationary_noise, warp_frequencies
+from asr.training.feature_augment import (
+    babble,
+    limit_band,
+    mix_noise,
+    stationary_noise,
+    warp_frequencies,
+)
 
 
 def log_mel(waveform: np.ndarray) -> np.ndarray:
@@ -37,6 +43,19 @@ def test_mixing_features_is_mixing_waveforms() -> None:
     expected = log_mel(speech + noise * np.sqrt(ratio))
     assert np.abs(mixed - expected).mean() < 0.3
     assert np.abs(log_mel(speech) - expected).mean() > 1
+
+
+def test_a_telephone_lets_through_its_band_alone() -> None:
+    features = log_mel(tone(1_000) + tone(6_000))
+    limited = limit_band(features, 300.0, 4_000.0, 40.0, np.random.default_rng(0))
+    middle, high = (int(log_mel(tone(hertz))[25].argmax()) for hertz in (1_000, 6_000))
+    assert (limited[:, middle] == features[:, middle]).all()
+    power_db = 10 * np.log10(np.exp(features).mean())
+    hiss_db = 10 * np.log10(np.exp(limited[:, high]).mean())
+    assert hiss_db == pytest.approx(power_db - 40, abs=1.5)
+    assert 10 * np.log10(np.exp(features[:, high]).mean()) > power_db
+    untouched = (limited == features).all(0)
+    assert untouched.any() and not untouched[0] and not untouched[-1]
 
 
 def test_noises_are_as_long_as_asked_and_differ() -> None:

@@ -15,6 +15,7 @@ from asr.training.alignment import STATES_PER_PHONE
 from asr.training.feature_augment import (
     FeatureAugmentConfig,
     babble,
+    limit_band,
     mix_noise,
     stationary_noise,
     warp_frequencies,
@@ -173,6 +174,10 @@ class BatchSource:
             else:
                 noise = stationary_noise(len(features), rng)
             features = mix_noise(features, noise, rng.uniform(*config.snr_db))
+        # Asked for last: without it no other number is another.
+        if config.narrow_probability and rng.random() < config.narrow_probability:
+            low_hz, high_hz = (rng.uniform(*limits) for limits in config.narrow)
+            features = limit_band(features, low_hz, high_hz, rng.uniform(*config.floor_db), rng)
         return features
 
     def _mask(self, features: Tensor, lengths: list[int], rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Other speakers and other noises, made from log-mel features anew each time an utterance is seen."""
+"""Other speakers, noises and telephones, made from log-mel features anew each time an utterance is seen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ _LOW_HZ, _HIGH_HZ = 20.0, 7_800.0  # of the mel bands: see LogMel
 class FeatureAugmentConfig:
     """How often, and how far. `warp`: the longest and shortest vocal tract beside the speaker's own.
     `snr_db`: of the noise that is mixed in; it is babble of `babble` other utterances, or stationary with a
-    random colour."""
+    random colour. `narrow`: a telephone's band, from the first to the second pair of limits in Hz; outside of
+    it is `floor_db` less than the speech has on average."""
 
     warp_probability: float = 0.0
     warp: tuple[float, float] = (0.88, 1.14)
     noise_probability: float = 0.0
     snr_db: tuple[float, float] = (5.0, 25.0)
     babble: int = 3
+    narrow_probability: float = 0.0
+    narrow: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 350.0), (3_300.0, 4_000.0))
+    floor_db: tuple[float, float] = (35.0, 80.0)
 
 
 def warp_frequencies(features: np.ndarray, factor: float) -> np.ndarray:
@@ -38,6 +42,20 @@ def mix_noise(features: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndar
     powers."""
     gap = _mean_power_db(features) - _mean_power_db(noise) - snr_db
     return np.logaddexp(features, noise + np.float32(gap * np.log(10) / 10))
+
+
+def limit_band(
+    features: np.ndarray, low_hz: float, high_hz: float, floor_db: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Log-mel (frames, mels) as a line lets through that carries only these frequencies: outside of them is a
+    hiss, so much below the mean power."""
+    hertz = _hertz(np.arange(NUM_MELS))
+    outside = (hertz < low_hz) | (hertz > high_hz)
+    power_db = _mean_power_db(features) - floor_db
+    hiss = rng.standard_gamma(2.0, (len(features), int(outside.sum()))) / 2
+    limited = features.copy()
+    limited[:, outside] = np.log(np.maximum(hiss * 10 ** (power_db / 10), FLOOR))
+    return limited
 
 
 def stationary_noise(num_frames: int, rng: np.random.Generator) -> np.ndarray:
