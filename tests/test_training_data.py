@@ -90,7 +90,7 @@ def test_epochs_differ_and_repeat(folder: Path) -> None:
 
 
 def test_a_resumed_epoch_has_the_same_features(folder: Path) -> None:
-    noisy = FeatureAugmentConfig(warp_probability=0.5, noise_probability=0.5)
+    noisy = FeatureAugmentConfig(warp_probability=0.5, noise_probability=0.5, narrow_probability=0.5)
     config = BatchConfig(seconds=6.0, augment=noisy)
     whole = list(source(folder, config).epoch(5))
     rest = list(source(folder, config).epoch(5, skip=1))
