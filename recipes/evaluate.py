@@ -4,7 +4,7 @@
 
 Each set's `dev.tsv` is transcribed with the embedded model or `--model`, without the user's own words. PER is
 of the phones heard without lexicon, against the nearest of the lexicon's pronunciations of the reference
-words.
+words. `--telephone` evaluates copies of the recordings as a telephone line would carry them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from asr import Recognizer
+from asr import Recognizer, audio
 from asr.decoder import DecoderOptions, for_embedded_model
 from asr.evaluate import Evaluation, evaluate
-from asr.manifest import read_manifest
+from asr.manifest import Utterance, read_manifest
 
 SETS = ("librispeech_native", "librispeech_dev", "commonvoice", "ljspeech", "speechocean", "kathleen")
 
@@ -36,6 +38,7 @@ def main(
         int, typer.Option(help="most hypotheses alive at a time")
     ] = DecoderOptions.beam_size,
     limit: Annotated[int, typer.Option(help="only the first N utterances of each set")] = 0,
+    telephone: Annotated[bool, typer.Option("--telephone", help="300 to 3400 Hz, 8 kHz, mu-law")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers there")] = None,
 ) -> None:
     """Print a Markdown table of error rates."""
@@ -53,13 +56,29 @@ def main(
     print("|---|---|---|---|---|---|")
     for name, manifest in found.items():
         utterances = read_manifest(manifest)
-        result = evaluate(recognizer, utterances[:limit] if limit else utterances)
+        with tempfile.TemporaryDirectory() as folder:
+            chosen = utterances[:limit] if limit else utterances
+            if telephone:
+                chosen = [telephoned(u, Path(folder) / f"{i}.wav") for i, u in enumerate(chosen)]
+            result = evaluate(recognizer, chosen)
         for failure in result.failures:
             print(failure.reason, file=sys.stderr)
         results[name] = result.as_dict()
         print(row(name, result), flush=True)
     if json_file is not None:
         json_file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def telephoned(utterance: Utterance, path: Path) -> Utterance:
+    """The utterance in a new file, as a telephone line carries it."""
+    import librosa
+    import scipy.signal
+    import soundfile
+
+    narrow = librosa.resample(audio.load(utterance.path), orig_sr=audio.SAMPLE_RATE, target_sr=8_000)
+    band = scipy.signal.butter(4, (300, 3_400), "bandpass", fs=8_000, output="sos")
+    soundfile.write(path, scipy.signal.sosfilt(band, narrow), 8_000, subtype="ULAW")
+    return replace(utterance, path=path)
 
 
 def row(name: str, result: Evaluation) -> str:

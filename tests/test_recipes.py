@@ -13,7 +13,8 @@ import soundfile
 import torch
 from test_corpora import write_chapter
 
-from asr import Recognizer
+from asr import Recognizer, audio
+from asr.manifest import Utterance
 from asr.model.checkpoint import load_network, save_model
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
@@ -69,6 +70,21 @@ def test_evaluation_table(data: Path, tmp_path: Path) -> None:
     assert set(found) >= {"ljspeech", "librispeech_native", "librispeech_dev"}
     assert found["ljspeech"]["utterances"] == 2
     assert f"| ljspeech | 2 | {found['ljspeech']['words']} |" in table
+
+
+def test_a_telephone_carries_its_band_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from evaluate import telephoned
+
+    time_s = np.arange(16_000) / 16_000
+    sound = sum(0.2 * np.sin(2 * np.pi * hertz * time_s) for hertz in (100, 1_000, 6_000))
+    soundfile.write(tmp_path / "a.wav", sound, 16_000)
+    found = telephoned(Utterance(path=tmp_path / "a.wav", text="hm"), tmp_path / "b.wav")
+    assert found == Utterance(path=tmp_path / "b.wav", text="hm")
+    assert soundfile.info(found.path).samplerate == 8_000 and soundfile.info(found.path).subtype == "ULAW"
+    spectrum = np.abs(np.fft.rfft(audio.load(found.path)))[:8_000]
+    assert spectrum.argmax() == pytest.approx(1_000, abs=2)
+    assert max(spectrum[90:110].max(), spectrum[5_000:].max()) < 0.05 * spectrum.max()
 
 
 def test_evaluation_without_sets_says_so(tmp_path: Path) -> None:
