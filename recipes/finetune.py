@@ -34,13 +34,13 @@ import math
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
 
 from asr.errors import one_line_errors
-from asr.model.checkpoint import load_network
+from asr.model.checkpoint import start_network
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.batches import Batch, BatchConfig, BatchSource
@@ -84,7 +84,9 @@ def main(config: Config) -> None:
     accelerator = make_accelerator()
     first = accelerator.is_main_process
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
-    network = first_network(config, phones)
+    network = start_network(config.init, config.encoder, phones, auxiliary=True)
+    for block in network.encoder.blocks:
+        block.dropout = config.dropout
     prepared = Prepared.open(config.prepared)
     batch_config = replace(config.batch, stride=network.encoder.config.stride)
     source = BatchSource(prepared, Alignments.open(config.prepared / "alignments.npz"), batch_config)
@@ -112,22 +114,6 @@ def main(config: Config) -> None:
     elif first:
         run.journal.draw()
     end_together(accelerator)
-
-
-def first_network(config: Config, phones: PhoneSet) -> PhoneModel:
-    """Random numbers, or the model `init` with its own sizes. Raises ValueError if that has other phones."""
-    init = None
-    if config.init is not None:
-        init, its_phones = load_network(config.init)
-        if its_phones != phones:
-            raise ValueError(f"{config.init}: its phones are not those of the training data")
-    sizes = init.encoder.config if init is not None else config.encoder
-    network = PhoneModel(sizes, len(phones), auxiliary=True)
-    if init is not None:
-        network.load_state_dict(init.state_dict(), strict=False)  # it has no auxiliary head
-    for block in network.encoder.blocks:
-        block.dropout = config.dropout
-    return network
 
 
 class Run:
@@ -175,13 +161,14 @@ class Run:
         """Keeps the averaged model as `best/` if its mean PER is the lowest so far."""
         rates = judge.phone_error_rates(self.average)
         steps, hours = self.stepper.steps, self.stepper.hours
-        self.journal.add_rates(steps, hours, rates)
-        note = self.config.out / "best" / "judged.json"
-        best = json.loads(note.read_text(encoding="utf-8"))["mean"] if note.exists() else math.inf
-        if mean_rate(rates) < best:
-            replace_model(note.parent, self.average, self.phones)
+        before = [mean_rate(line["per"]) for line in self.journal.rates if line["per"].keys() == rates.keys()]
+        if mean_rate(rates) < min(before, default=math.inf):
+            best = self.config.out / "best"
+            replace_model(best, self.average, self.phones)
             line = {"hours": hours, "steps": steps, "mean": mean_rate(rates), "per": rates}
-            note.write_text(json.dumps(line) + "\n", encoding="utf-8")
+            (best / "judged.json").write_text(json.dumps(line) + "\n", encoding="utf-8")
+        # The journal last: what a crash kept from it is judged again.
+        self.journal.add_rates(steps, hours, rates)
 
     def save(self) -> None:
         config = replace(self.config, encoder=self.network.encoder.config)
@@ -196,12 +183,27 @@ class Run:
     def _load(self) -> None:
         path = self.config.out / "last.pt"
         state = torch.load(path, map_location="cpu", weights_only=True)
+        self._check_same(path, json.loads(state["config"]))
         try:
             self.network.load_state_dict(state["network"])
         except RuntimeError:
-            raise ValueError(f"{path}: another network: give its --init, or another --out") from None
+            raise ValueError(f"{path}: another network: give its --init or sizes, or another --out") from None
         self.average.load_state_dict(state["average"])
         self.stepper.load(state)
+
+    def _check_same(self, path: Path, before: dict[str, Any]) -> None:
+        """Rates and augmentation may change on the way; with these it would be another training."""
+        config = self.config
+        options = (
+            ("--loss", before["objective"]["loss"], config.objective.loss),
+            ("--seconds", before["batch"]["seconds"], config.batch.seconds),
+            ("--seed", before["batch"]["seed"], config.batch.seed),
+        )
+        for name, old, new in options:
+            if old != new:
+                raise ValueError(f"{path}: a run with {name} {old}: give that, or another --out")
+        if before["batch"]["copies"] != config.batch.copies:
+            raise ValueError(f"{path}: only a run with --consistency goes on with it: take another --out")
 
 
 def cli(
@@ -250,6 +252,9 @@ def cli(
     with one_line_errors():
         if not time_mask_scale > 0:
             raise ValueError(f"--time-mask-scale must be above 0, not {time_mask_scale:g}")
+        encoder = EncoderConfig.of_size(dim, bottleneck, blocks)
+        if init is not None and encoder != EncoderConfig():
+            raise ValueError("--dim, --bottleneck and --blocks are for a new encoder: --init brings its own")
         batch = BatchConfig(
             seconds=seconds, seed=seed, mel_width=mel_width, augment=augment, copies=2 if consistency else 1,
             time_every=max(1, round(BatchConfig.time_every / time_mask_scale)),
@@ -257,7 +262,7 @@ def cli(
         main(
             Config(
                 prepared=prepared, out=out, development=development, init=init, hours=hours, batch=batch,
-                encoder=EncoderConfig.of_size(dim, bottleneck, blocks),
+                encoder=encoder,
                 objective=ObjectiveConfig(loss=loss, consistency=consistency, intermediate=intermediate),
                 step=StepConfig(muon_rate=muon_rate, adam_rate=adam_rate, clip=clip, seed=seed),
                 accumulate=accumulate, dropout=dropout, judge_every_hours=judge_every_hours, threads=threads,

@@ -33,7 +33,7 @@ import typer
 from torch import Tensor, nn
 
 from asr.errors import one_line_errors
-from asr.model.checkpoint import load_network
+from asr.model.checkpoint import start_network
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.best_rq import BestRq, BestRqConfig
@@ -107,9 +107,10 @@ class Pretraining(nn.Module):
         self.encoder = network.encoder
         self.objective: Contrastive | BestRq
         if config.objective is Objective.CONTRASTIVE:
-            self.objective = Contrastive(config.contrastive, config.encoder.dim)
+            self.objective = Contrastive(config.contrastive, self.encoder.config.dim)
         else:
-            self.objective = BestRq(config.best_rq, config.encoder.dim, config.encoder.stride)
+            sizes = self.encoder.config
+            self.objective = BestRq(config.best_rq, sizes.dim, sizes.stride)
 
     def forward(
         self, batch: UnlabelledBatch, progress: float, rng: np.random.Generator
@@ -124,9 +125,9 @@ class Run:
 
     def __init__(self, config: Config, phones: PhoneSet, accelerator: Accelerator) -> None:
         self.config, self.phones, self.accelerator = config, phones, accelerator
-        self.network = PhoneModel(config.encoder, len(phones))  # its CTC head waits for finetune.py
-        if config.init is not None:
-            self.network.load_state_dict(load_network(config.init)[0].state_dict())
+        self.network = start_network(
+            config.init, config.encoder, phones
+        )  # its CTC head waits for finetune.py
         pretraining = Pretraining(config, self.network).to(accelerator.device)
         self.pretraining = accelerator.prepare(pretraining)
         self.objective = pretraining.objective
@@ -164,8 +165,13 @@ class Run:
         before = json.loads(state["config"])["objective"]
         if before != self.config.objective:
             raise ValueError(f"{path}: a run with --objective {before}: give that, or another --out")
-        self.network.load_state_dict(state["network"])
-        self.objective.load_state_dict(state["objective"])
+        try:
+            self.network.load_state_dict(state["network"])
+            self.objective.load_state_dict(state["objective"])
+        except RuntimeError:
+            raise ValueError(
+                f"{path}: a run with another --init or --codes: give that, or another --out"
+            ) from None
         self.stepper.load(state)
 
 

@@ -18,6 +18,7 @@ from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
 from asr.training.batches import Batch, BatchConfig, BatchSource
 from asr.training.ctc_crf import estimate_phone_ngram
+from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.objective import Loss, ObjectiveConfig, crf_loss
 from asr.training.prepared import Alignments, Prepared
 from asr.training.stepper import StepConfig
@@ -185,11 +186,44 @@ def test_the_best_model_is_kept(
     assert [json.loads(line)["per"]["a"] for line in lines] == [0.5, 0.3, 0.4]
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": ObjectiveConfig(loss=Loss.CTC_CRF)}, "a run with --loss ctc: give that"),
+        ({"batch": BatchConfig(seconds=9.0)}, "a run with --seconds 6.0: give that"),
+        ({"batch": BatchConfig(seconds=6.0, seed=5)}, "a run with --seed 1: give that"),
+        ({"batch": BatchConfig(seconds=6.0, copies=2)}, "only a run with --consistency"),
+    ],
+)
+def test_a_run_of_another_kind_is_refused(
+    changes: dict[str, Any], message: str, finetune: Any, prepared: Path, tmp_path: Path
+) -> None:
+    config = finetune.Config(
+        prepared=prepared, out=tmp_path, encoder=SMALL, hours=0.001, batch=BatchConfig(seconds=6.0)
+    )
+    finetune.main(config)
+    with pytest.raises(ValueError, match=message):
+        finetune.main(dataclasses.replace(config, **changes))
+
+
+def test_the_best_is_the_best_of_these_development_sets(
+    finetune: Any, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = [{"easy": 0.1}, {"hard": 0.5}, {"hard": 0.6}]
+    monkeypatch.setattr(finetune.Judge, "phone_error_rates", lambda self, network: rates.pop(0))
+    for hours in (0.001, 0.008, 0.015):
+        finetune.main(
+            finetune.Config(prepared=prepared, development=prepared, out=tmp_path, encoder=SMALL, hours=hours)
+        )
+    assert not rates
+    assert json.loads((tmp_path / "best" / "judged.json").read_text())["per"] == {"hard": 0.5}
+
+
 def test_a_model_that_does_not_fit_is_refused(finetune: Any, prepared: Path, tmp_path: Path) -> None:
     common = {"prepared": prepared, "hours": 0.001}
     finetune.main(finetune.Config(out=tmp_path / "run", encoder=SMALL, **common))
     larger = dataclasses.replace(SMALL, dim=40)
-    with pytest.raises(ValueError, match=r"last\.pt: another network: give its --init, or another --out"):
+    with pytest.raises(ValueError, match=r"last\.pt: another network: give its --init or sizes, or another"):
         finetune.main(finetune.Config(out=tmp_path / "run", encoder=larger, **common))
     save_model(tmp_path / "few", PhoneModel(SMALL, 3), PhoneSet(("<blk>", "p", "t")))
     with pytest.raises(ValueError, match="few: its phones are not those of the training data"):
@@ -254,7 +288,22 @@ def test_options_become_the_configuration(
     config = seen.pop()
     assert (config.objective, config.accumulate) == (EVERYTHING, 3)
     assert (config.batch.copies, config.batch.time_every) == (2, 60)
+    finetune.cli(
+        **places, development=tmp_path / "dev", hours=3.0, dim=64, bottleneck=32, blocks=3, seconds=7.0,
+        muon_rate=0.5, adam_rate=0.25, clip=2.0, dropout=0.3, warp=0.1, noise=0.2, narrow=0.4, mel_width=9,
+        judge_every_hours=2.0, threads=2, seed=8,
+    )  # fmt: skip
+    assert seen.pop() == finetune.Config(
+        **places, development=tmp_path / "dev", hours=3.0, encoder=EncoderConfig.of_size(64, 32, 3),
+        batch=BatchConfig(
+            seconds=7.0, mel_width=9, seed=8,
+            augment=FeatureAugmentConfig(warp_probability=0.1, noise_probability=0.2, narrow_probability=0.4),
+        ),
+        step=StepConfig(muon_rate=0.5, adam_rate=0.25, clip=2.0, seed=8), dropout=0.3,
+        judge_every_hours=2.0, threads=2,
+    )  # fmt: skip
     for wrong, message in (
+        ({"init": tmp_path, "dim": 64}, "for a new encoder: --init brings its own"),
         ({"time_mask_scale": 0.0}, "--time-mask-scale must be above 0, not 0"),
         ({"intermediate": 1.0}, "a share of the loss, from 0 to below 1"),
     ):

@@ -1,5 +1,6 @@
 """Pretraining in miniature: the loss falls, an interrupted run goes on, fine-tuning starts from it."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,9 +13,10 @@ import torch
 from test_training_data import write_prepared
 from test_unlabelled import write_unlabelled
 
-from asr.model.checkpoint import load_network
-from asr.model.encoder import EncoderConfig
+from asr.model.checkpoint import load_network, save_model, start_network
+from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.model.quantizer import QuantizerConfig
+from asr.phones import PhoneSet
 from asr.training.batches import BatchConfig
 from asr.training.best_rq import BestRqConfig
 from asr.training.contrastive import ContrastiveConfig
@@ -108,6 +110,22 @@ def test_a_run_of_another_objective_is_refused(pretrain: Any, unlabelled: Path, 
         pretrain.main(config_of(pretrain, "contrastive", unlabelled, tmp_path / "run", hours=0.001))
 
 
+def test_a_run_with_another_codebook_is_refused(pretrain: Any, unlabelled: Path, tmp_path: Path) -> None:
+    config = config_of(pretrain, "best-rq", unlabelled, tmp_path / "run", hours=0.001)
+    pretrain.main(config)
+    with pytest.raises(ValueError, match="another --init or --codes: give that, or another --out"):
+        pretrain.main(dataclasses.replace(config, best_rq=BestRqConfig(codes=16, code_dim=8)))
+
+
+def test_a_model_to_start_from_brings_its_sizes(pretrain: Any, unlabelled: Path, tmp_path: Path) -> None:
+    phones = PhoneSet.read(RECIPES.parent / "asr" / "pretrained" / "phones.txt")
+    larger = PhoneModel(dataclasses.replace(SMALL, dim=48), len(phones))
+    save_model(tmp_path / "larger", larger, phones)
+    config = config_of(pretrain, "best-rq", unlabelled, tmp_path / "run", hours=0.001)
+    pretrain.main(dataclasses.replace(config, init=tmp_path / "larger"))
+    assert load_network(tmp_path / "run" / "encoder")[0].encoder.config.dim == 48
+
+
 def test_fine_tuning_starts_from_the_pretrained_encoder(
     pretrain: Any, unlabelled: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +147,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(
         batch=BatchConfig(seconds=6.0),
         hours=0.005,
     )
-    begun = finetune.first_network(config, phones).encoder.state_dict()
+    begun = start_network(config.init, config.encoder, phones).encoder.state_dict()
     for name, value in encoder.state_dict().items():
         assert torch.equal(begun[name], value) and torch.equal(trained[f"encoder.{name}"], value), name
     changed = fresh.network.encoder.blocks[0].taps

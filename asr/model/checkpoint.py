@@ -85,6 +85,21 @@ def load_model(path: str | Path | None = None, device: str | torch.device = "cpu
     return AcousticModel(network, phones, torch.device(device))
 
 
+def start_network(
+    init: Path | None, config: EncoderConfig, phones: PhoneSet, auxiliary: bool = False
+) -> PhoneModel:
+    """Random numbers in these sizes, or the model `init` in its own. Raises ValueError if that has other
+    phones, and as `load_network`."""
+    if init is None:
+        return PhoneModel(config, len(phones), auxiliary)
+    before, its_phones = load_network(init)
+    if its_phones != phones:
+        raise ValueError(f"{init}: its phones are not those of the training data")
+    network = PhoneModel(before.encoder.config, len(phones), auxiliary)
+    network.load_state_dict(before.state_dict(), strict=False)  # it has no auxiliary head
+    return network
+
+
 def load_network(path: str | Path | None = None) -> tuple[PhoneModel, PhoneSet]:
     """The bare network, float32 on the CPU, and its phones.
 
