@@ -1,12 +1,13 @@
 """Prepared features, their labels and the batches made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from asr.model.features import NUM_MELS
-from asr.training.batches import BatchConfig, BatchSource, neighbours
+from asr.training.batches import Batch, BatchConfig, BatchSource, neighbours
 from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.prepared import Alignments, Prepared
 
@@ -126,6 +127,14 @@ def test_masks_hide_bands_and_stretches_of_time(folder: Path) -> None:
     assert 0.01 < hidden.float().mean() < 0.5
     changed = (plain.features != masked.features) & (masked.features != 0)
     assert not changed.any()
+    hidden_bands = hidden_frames = 0
+    for row, length in enumerate(plain.lengths.tolist()):
+        seen = masked.features[row, :length] != 0
+        bands = int((~seen.any(0)).sum())  # hidden all the time
+        frames = int((hidden[row, :length].any(1) & ~seen.any(1)).sum())  # nothing is heard in them
+        assert bands <= 2 * 12 and frames <= 18
+        hidden_bands, hidden_frames = hidden_bands + bands, hidden_frames + frames
+    assert hidden_bands > 0 and hidden_frames > 0
 
 
 def test_too_short_and_unaligned_utterances_are_left_out(tmp_path: Path) -> None:
@@ -136,6 +145,47 @@ def test_too_short_and_unaligned_utterances_are_left_out(tmp_path: Path) -> None
     offsets = np.array([0, 40, 40, 44, 48, 52])
     kept = BatchSource(Prepared.open(tmp_path), Alignments(phones, offsets, alignments.classes), PLAIN)
     assert kept.usable.tolist() == [2, 3, 4]
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    write_prepared(tmp_path, 5)
+    prepared, alignments = Prepared.open(tmp_path), Alignments.open(tmp_path / "alignments.npz")
+    assert BatchSource(prepared, alignments, PLAIN).usage() == "5 of 5 utterances"
+    # Utterance 0 is the longest; nothing was aligned in utterance 1, 40 phones cannot be in utterance 4.
+    phones = np.concatenate([alignments.phones[:4], alignments.phones[8:16], np.ones(40, np.int16)])
+    other = replace(alignments, phones=phones, offsets=np.array([0, 4, 4, 8, 12, 52]))
+    config = replace(PLAIN, longest_s=1.2)
+    assert [len(prepared.frames(i)) > 120 for i in range(5)] == [True, False, False, False, False]
+    kept = BatchSource(prepared, other, config)
+    assert kept.usable.tolist() == [2, 3]
+    assert kept.usage() == "2 of 5 utterances (1 not aligned, 1 over 1.2 s, 1 too short for their phones)"
+    nothing = r"no utterance .*: 0 of 5 utterances \(0 not aligned, 5 over 0\.1 s, 0 too short"
+    with pytest.raises(ValueError, match=nothing):
+        BatchSource(prepared, alignments, replace(PLAIN, longest_s=0.1))
+
+
+def test_alignments_of_other_texts_are_refused(tmp_path: Path) -> None:
+    write_prepared(tmp_path, 5)
+    before = Prepared.open(tmp_path)
+    aligned = Alignments.open(tmp_path / "alignments.npz")
+    assert aligned.digest == ""  # as in files of earlier versions: nothing to compare
+    replace(aligned, digest=before.digest()).save(tmp_path / "alignments.npz")
+    aligned = Alignments.open(tmp_path / "alignments.npz")
+    assert len(BatchSource(before, aligned, PLAIN).usable) == 5
+
+    table = tmp_path / "utterances.tsv"
+    table.write_text(table.read_text(encoding="utf-8").replace("A TEXT", "ANOTHER", 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"other texts: run recipes/align\.py again"):
+        BatchSource(Prepared.open(tmp_path), aligned, PLAIN)
+
+
+def test_alignments_without_a_digest_are_read(tmp_path: Path) -> None:
+    write_prepared(tmp_path, 5)
+    aligned = Alignments.open(tmp_path / "alignments.npz")
+    old = tmp_path / "old.npz"
+    np.savez(old, phones=aligned.phones, offsets=aligned.offsets, classes=aligned.classes)
+    assert Alignments.open(old).digest == ""
+    assert len(BatchSource(Prepared.open(tmp_path), Alignments.open(old), PLAIN).usable) == 5
 
 
 def test_alignments_of_other_features_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -192,3 +242,66 @@ def test_more_masks_in_time(folder: Path) -> None:
         return float(sum(f.sum() for f in frames))
 
     assert hidden(20) > 2 * hidden(60)
+
+
+PAUSE = 15  # frames
+
+
+def gliding(length: int) -> np.ndarray:
+    """(frames, mels): a pause, then a tone that goes up and down, louder and softer."""
+    frame, band = np.arange(length)[:, None], np.arange(NUM_MELS)
+    tone = 6 * np.exp(-((band - 40 - 12 * np.sin(frame / 5)) ** 2) / 18) + 4 * np.sin(frame / 2)
+    return np.where(frame < PAUSE, -8, tone).astype(np.float16)
+
+
+def with_and_without(folder: Path, augment: FeatureAugmentConfig) -> tuple[Batch, Batch]:
+    """The same batch, not augmented and augmented."""
+    write_prepared(folder, 5)
+    prepared = Prepared.open(folder)
+    features = np.concatenate([gliding(len(prepared.frames(i))) for i in range(5)])
+    prepared = replace(prepared, features={"1.00": features})
+    alignments = Alignments.open(folder / "alignments.npz")
+    plain, augmented = (
+        next(BatchSource(prepared, alignments, config).epoch(0))
+        for config in (PLAIN, replace(PLAIN, augment=augment))
+    )
+    assert (plain.lengths == augmented.lengths).all() and (plain.targets == augmented.targets).all()
+    return plain, augmented
+
+
+def higher(plain: Batch, augmented: Batch) -> float:
+    """Bands by which the tone is higher in the augmented batch."""
+    shortest = int(plain.lengths.min())
+    before, after = (batch.features[:, PAUSE:shortest].argmax(2) for batch in (plain, augmented))
+    return float((after - before).median())
+
+
+def pause(batch: Batch) -> float:
+    """How unsteady the pause is, in the middle of any telephone's band."""
+    return float(batch.features[:, :PAUSE, 30:45].std(1).mean())
+
+
+def top(batch: Batch) -> float:
+    """How the highest bands vary in time, as a share of what the middle ones do."""
+    shortest = int(batch.lengths.min())
+    spread = batch.features[:, :shortest].std(1)
+    return float(spread[:, -10:].mean() / spread[:, 30:45].mean())
+
+
+def test_warped_utterances_are_higher(tmp_path: Path) -> None:
+    augment = FeatureAugmentConfig(warp_probability=1.0, warp=(1.12, 1.12))
+    plain, warped = with_and_without(tmp_path, augment)
+    assert 1 <= higher(plain, warped) <= 5
+    assert pause(warped) < 1e-3 and top(warped) == pytest.approx(top(plain), rel=0.2)
+
+
+def test_noise_fills_the_pauses(tmp_path: Path) -> None:
+    plain, noisy = with_and_without(tmp_path, FeatureAugmentConfig(noise_probability=1.0))
+    assert pause(plain) < 1e-3 and pause(noisy) > 0.05
+    assert higher(plain, noisy) == 0
+
+
+def test_narrow_bands_silence_the_highest_mels(tmp_path: Path) -> None:
+    plain, narrow = with_and_without(tmp_path, FeatureAugmentConfig(narrow_probability=1.0))
+    assert top(narrow) < 0.5 * top(plain)
+    assert pause(narrow) < 1e-3 and higher(plain, narrow) == 0

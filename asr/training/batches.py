@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -23,13 +24,15 @@ from asr.training.feature_augment import (
 from asr.training.loop import share_of
 from asr.training.prepared import Alignments, Prepared
 
+_NOT_ALIGNED, _TOO_SHORT = "not aligned", "too short for their phones"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """`versions` of the features and how often each is taken; SpecAugment (Park et al. 2019) with `mel_masks`
     masks of up to `mel_width` mels and a mask of up to `time_width` feature frames for each `time_every` of
     them. Each utterance comes in `copies` that differ in their masks alone; `seconds` of a batch and of the
-    audio passed count all of them."""
+    audio passed count all of them. Utterances over `longest_s` are left out."""
 
     seconds: float = 120.0
     versions: tuple[tuple[str, float], ...] = (
@@ -75,7 +78,8 @@ class BatchSource:
     """All utterances that could be aligned, in batches. An epoch's batches depend on seed and epoch alone."""
 
     def __init__(self, prepared: Prepared, alignments: Alignments, config: BatchConfig) -> None:
-        """Raises ValueError for alignments of other features, and where nothing is left to train on."""
+        """Raises ValueError for alignments of other features or texts, and where nothing is left to train
+        on."""
         self.prepared, self.alignments, self.config = prepared, alignments, config
         self.versions = [(name, p) for name, p in config.versions if name in prepared.features]
         if not self.versions:
@@ -83,20 +87,44 @@ class BatchSource:
         self.starts = np.cumsum([0, *(self._length(i, "1.00") for i in range(len(prepared.utterances)))])
         if len(alignments.offsets) != len(self.starts) or len(alignments.classes) != self.starts[-1]:
             raise ValueError("the alignments were made from other features: run recipes/align.py again")
+        if alignments.digest not in ("", prepared.digest()):
+            raise ValueError("the alignments were made from other texts: run recipes/align.py again")
         self.left, self.right = neighbours(alignments.classes, self.starts)
-        self.usable = np.array([i for i in range(len(prepared.utterances)) if self._fits(i)])
+        obstacles = [self._obstacle(i) for i in range(len(prepared.utterances))]
+        self.usable = np.array([i for i, obstacle in enumerate(obstacles) if not obstacle], np.int64)
+        self._left_out = Counter(obstacles)
         if not len(self.usable):
-            raise ValueError("no utterance is aligned, short enough and long enough for its phones")
+            raise ValueError(
+                f"no utterance is aligned, short enough and long enough for its phones: {self.usage()}"
+            )
+
+    def usage(self) -> str:
+        """How many utterances are trained on, and why the others are not."""
+        total = len(self.prepared.utterances)
+        said = f"{len(self.usable):,} of {total:,} utterances"
+        if len(self.usable) == total:
+            return said
+        reasons = (_NOT_ALIGNED, self._too_long, _TOO_SHORT)
+        return f"{said} ({', '.join(f'{self._left_out[reason]:,} {reason}' for reason in reasons)})"
 
     def _length(self, index: int, version: str) -> int:
         first, last = self.prepared.utterances[index].spans[version]
         return last - first
 
-    def _fits(self, index: int) -> bool:
+    @property
+    def _too_long(self) -> str:
+        return f"over {self.config.longest_s:g} s"
+
+    def _obstacle(self, index: int) -> str:
+        """Why an utterance cannot be trained on; empty where it can."""
         targets = self.alignments.targets(index)
+        if not len(targets):
+            return _NOT_ALIGNED
+        if self._length(index, "1.00") > self.config.longest_s * 100:
+            return self._too_long
         needed = len(targets) + int((targets[1:] == targets[:-1]).sum())
         shortest = min(self._length(index, name) for name, _ in self.versions) // self.config.stride
-        return 0 < needed <= shortest and self._length(index, "1.00") <= self.config.longest_s * 100
+        return "" if needed <= shortest else _TOO_SHORT
 
     def epoch(self, number: int, skip: int = 0, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """The batches of an epoch in random order, after the first `skip`: those of one of several processes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +53,11 @@ class Prepared:
         }
         return cls(utterances, features)
 
+    def digest(self) -> str:
+        """Of the ids and texts: another one means that alignments made before are not of these texts."""
+        rows = "\n".join(f"{utterance.id}\t{utterance.text}" for utterance in self.utterances)
+        return hashlib.sha256(rows.encode()).hexdigest()
+
     def frames(self, index: int, version: str = "1.00") -> np.ndarray:
         first, last = self.utterances[index].spans[version]
         return self.features[version][first:last]
@@ -67,12 +74,14 @@ class Alignments:
 
     `phones`: int16, all utterances one after the other; those of utterance i are
     phones[offsets[i]:offsets[i+1]] (none where it could not be aligned). `classes`: uint8 (frames of version
-    1.00), 3 * phone id + state, silence 0-2.
+    1.00), 3 * phone id + state, silence 0-2. `digest`: `Prepared.digest` of what was aligned, empty where it is
+    not known (files of earlier versions have none).
     """
 
     phones: np.ndarray
     offsets: np.ndarray
     classes: np.ndarray
+    digest: str = ""
 
     @classmethod
     def open(cls, path: Path) -> Alignments:
@@ -80,10 +89,15 @@ class Alignments:
         if not path.exists():
             raise ValueError(f"{path}: no alignments: run recipes/align.py --prepared {path.parent} first")
         with np.load(path) as file:
-            return cls(file["phones"], file["offsets"], file["classes"])
+            digest = str(file["digest"]) if "digest" in file else ""
+            return cls(file["phones"], file["offsets"], file["classes"], digest)
 
     def save(self, path: Path) -> None:
-        np.savez(path, phones=self.phones, offsets=self.offsets, classes=self.classes)
+        """Written beside and moved into place: there is never half a file."""
+        beside = path.with_name(path.name + ".partial")
+        with beside.open("wb") as file:
+            np.savez(file, phones=self.phones, offsets=self.offsets, classes=self.classes, digest=self.digest)
+        os.replace(beside, path)
 
     def targets(self, index: int) -> np.ndarray:
         return self.phones[self.offsets[index] : self.offsets[index + 1]]
