@@ -6,7 +6,7 @@ Items are words or phones, all in normal form already (`asr.text.normalize`); ra
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -65,8 +65,8 @@ def _costs(reference: np.ndarray, heard: np.ndarray) -> np.ndarray:
     return costs
 
 
-def _numbered(*sequences: Sequence[str]) -> list[np.ndarray]:
-    ids: dict[str, int] = {}
+def _numbered(*sequences: Sequence[Hashable]) -> list[np.ndarray]:
+    ids: dict[Hashable, int] = {}
     return [np.array([ids.setdefault(s, len(ids)) for s in items], np.int64) for items in sequences]
 
 
@@ -76,10 +76,10 @@ def count_errors(pairs: Iterable[Pair]) -> Errors:
     return Errors(errors=sum(a != b for a, b in pairs), total=sum(a != "" for a, _ in pairs))
 
 
-def phone_errors(variants: Sequence[Sequence[Sequence[str]]], heard: Sequence[str]) -> Errors:
+def phone_errors(variants: Sequence[Sequence[Sequence[Hashable]]], heard: Sequence[Hashable]) -> Errors:
     """Errors against the nearest way to pronounce an utterance.
 
-    `variants`: for each word its pronunciations, at least one.
+    `variants`: for each word its pronunciations, at least one, in symbols or numbers of phones.
     All ways are searched at once, word by word; of equally near ones the shortest gives `total`.
     """
     flat = [phone for pronunciations in variants for phones in pronunciations for phone in phones]

@@ -1,11 +1,14 @@
 """Which sound is where: align all prepared speech to its transcripts, from nothing.
 
-    python recipes/align.py --prepared work/prepared --lexicon lexicon/en.txt
+    python recipes/align.py --prepared work/prepared
+    python recipes/align.py --prepared work/mine --lexicon names.txt --lexicon drugs.txt
 
 A flat start: every utterance is cut evenly into the three states of its phones, Gaussian mixtures are
 estimated on that, realign, and so on, over the shortest utterances first, with more and more Gaussians. The
 result, `alignments.npz` beside the features, holds for every utterance the pronunciations that were really
 said and the state of each frame. Fifteen hours take about five minutes on one core.
+
+A word may be said in all ways that the base lexicon, the user's own and the `--lexicon` files have for it.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,19 +25,18 @@ import numpy as np
 import typer
 
 from asr.errors import one_line_errors
-from asr.g2p import pronounce
-from asr.lexicon import Lexicon
 from asr.phones import PhoneSet
-from asr.text import normalize
 from asr.training.alignment import STATES_PER_PHONE, StateGraph, align, build_graph, phones_of, uniform
 from asr.training.gmm import Mixtures, cepstra
 from asr.training.prepared import Alignments, Prepared
+from asr.training.transcripts import guess_missing, lexicon_files, read_pronunciations, words_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
     prepared: Path
-    lexicon: Path
+    lexicon: Sequence[Path] = ()  # beside the base lexicon
+    user_lexicon: bool = True
     passes: int = 25
     split_after: tuple[int, ...] = (7, 11, 15, 19)  # 2, 4, 8, 16 Gaussians a state
     first_utterances: int = 2_000  # grows evenly to all_utterances
@@ -41,14 +44,12 @@ class Config:
     min_score: float = -130.0  # log-likelihood a frame; below it transcript and sound do not belong together
 
 
-def graphs_of(prepared: Prepared, lexicon: Path, phones: PhoneSet) -> list[StateGraph | None]:
+def graphs_of(prepared: Prepared, lexicons: Sequence[Path], phones: PhoneSet) -> list[StateGraph | None]:
     """The state graph of each transcript; None where there is none."""
-    known = Lexicon.read([lexicon], phones).pronunciations()
-    texts = [normalize(utterance.text).split() for utterance in prepared.utterances]
-    missing = sorted({word for words in texts for word in words} - known.keys())
-    guessed = pronounce(missing, phones)
-    known |= {word: found for word, found in zip(missing, guessed, strict=True) if found}
-    print(f"{len(missing)} words of the transcripts come from G2P, not from the lexicon", file=sys.stderr)
+    known = read_pronunciations(lexicons, phones)
+    texts = words_of(prepared)
+    missing = guess_missing(known, texts, phones)
+    print(f"{missing} words of the transcripts come from G2P, not from a lexicon", file=sys.stderr)
     encode = functools.cache(phones.encode)
     return [
         build_graph([[encode(variant) for variant in known[word]] for word in words])
@@ -61,6 +62,7 @@ def graphs_of(prepared: Prepared, lexicon: Path, phones: PhoneSet) -> list[State
 def train(
     config: Config, features: list[np.ndarray], graphs: list[StateGraph | None], num_classes: int
 ) -> Mixtures:
+    """Raises ValueError where there is nothing to estimate from."""
     usable = [
         i
         for i, graph in enumerate(graphs)
@@ -87,6 +89,8 @@ def train(
                 continue
             frames.append(features[i])
             labels.append(graph.classes[path])
+        if not frames:
+            raise ValueError("no utterance is long enough for its text")
         x, y = np.concatenate(frames), np.concatenate(labels)
         if model is None:
             model = Mixtures.from_labels(x, y, num_classes)
@@ -104,9 +108,13 @@ def train(
 
 
 def main(config: Config) -> None:
+    """Raises ValueError for a folder that was not prepared or has no speech with texts, for lexicons that are
+    not there or have bad lines."""
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
     prepared = Prepared.open(config.prepared)
-    graphs = graphs_of(prepared, config.lexicon, phones)
+    graphs = graphs_of(prepared, lexicon_files(config.lexicon, config.user_lexicon), phones)
+    if not any(graphs):
+        raise ValueError(f"{config.prepared}: no utterance has a text whose words can be pronounced")
     features = [cepstra(prepared.frames(i)) for i in range(len(graphs))]
     model = train(config, features, graphs, STATES_PER_PHONE * len(phones))
 
@@ -129,18 +137,23 @@ def main(config: Config) -> None:
     offsets = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum([len(targets) for targets in chosen], out=offsets[1:])
     out = config.prepared / "alignments.npz"
-    Alignments(np.concatenate(chosen), offsets, classes).save(out)
+    Alignments(np.concatenate(chosen), offsets, classes, prepared.digest()).save(out)
     print(f"{out}: {len(chosen) - failed:,} utterances aligned, {failed} not, {len(phones)} phones")
 
 
 def cli(
     prepared: Annotated[Path, typer.Option(help="what recipes/prepare.py wrote")],
-    lexicon: Annotated[Path, typer.Option(help="pronunciations")] = Path("lexicon/en.txt"),
+    lexicon: Annotated[
+        list[Path] | None, typer.Option(help="more pronunciations, as often as you like")
+    ] = None,
+    user_lexicon: Annotated[
+        bool, typer.Option("--user-lexicon/--no-user-lexicon", help="use your own words (user.txt)")
+    ] = True,
     passes: Annotated[int, typer.Option(help="Viterbi passes")] = Config.passes,
 ) -> None:
     """Align speech to transcripts from a flat start."""
     with one_line_errors():
-        main(Config(prepared=prepared, lexicon=lexicon, passes=passes))
+        main(Config(prepared=prepared, lexicon=lexicon or (), user_lexicon=user_lexicon, passes=passes))
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ class Alignments:
 
     `phones`: int16, all utterances one after the other; those of utterance i are
     phones[offsets[i]:offsets[i+1]] (none where it could not be aligned). `classes`: uint8 (frames of version
-    1.00), 3 * phone id + state, silence 0-2. `digest`: `Prepared.digest` of what was aligned, empty where it is
-    not known (files of earlier versions have none).
+    1.00), 3 * phone id + state, silence 0-2. `digest`: `Prepared.digest` of what was aligned, empty where it
+    is not known (files of earlier versions have none).
     """
 
     phones: np.ndarray

@@ -7,48 +7,54 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numba import njit
 
 from asr.decoder.phone_search import PHONE_LM_WEIGHT, best_tokens, best_tokens_under
-from asr.lexicon import Lexicon
+from asr.metrics import Errors, phone_errors
 from asr.model.encoder import PhoneModel
 from asr.model.features import normalize_features
 from asr.phones import PhoneSet
-from asr.text import normalize
 from asr.training.prepared import Prepared
+from asr.training.transcripts import guess_missing, lexicon_files, read_pronunciations, words_of
+
+Spoken = tuple[tuple[tuple[int, ...], ...], ...]
+"""For each word of an utterance the ways to say it, each in phone ids."""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Development speech in memory with, for each utterance, the phones of its words' first pronunciations.
+    """Development speech in memory with, for each utterance, how its words may be said.
 
-    A word said in another of its pronunciations counts as errors here: these rates are above those of
+    A word has its first pronunciation; one of the user's lexicon has all that this and the base lexicon give
+    it. A word said in another of its pronunciations counts as errors here: these rates are above those of
     `asr evaluate`.
     """
 
     prepared: Prepared
-    references: tuple[np.ndarray, ...]
+    references: tuple[Spoken, ...]
 
     @classmethod
     def open(cls, folder: Path, phones: PhoneSet) -> Judge:
-        from asr.g2p import pronounce
-        from asr.paths import base_lexicon
-
+        """Raises ValueError for a folder that was not prepared, LexiconError for bad lines of the user's
+        lexicon."""
         prepared = Prepared.open(folder)
-        known = {w: v[0] for w, v in Lexicon.read([base_lexicon()], phones).pronunciations().items()}
-        texts = [normalize(u.text).split() for u in prepared.utterances]
-        missing = sorted({word for words in texts for word in words} - known.keys())
-        known |= {
-            w: found[0] if found else () for w, found in zip(missing, pronounce(missing, phones), strict=True)
+        base, *own = lexicon_files()
+        of_user = read_pronunciations(own, phones)
+        known = {
+            word: variants if word in of_user else variants[:1]
+            for word, variants in read_pronunciations([base, *own], phones).items()
         }
-        encoded = [[i for word in words for i in phones.encode(known[word])] for words in texts]
-        return cls(prepared, tuple(np.array(ids, np.int32) for ids in encoded))
+        texts = words_of(prepared)
+        guess_missing(known, texts, phones)
+        encoded = {
+            word: tuple(tuple(phones.encode(variant)) for variant in known.get(word, ()))
+            for word in {word for words in texts for word in words}
+        }
+        return cls(prepared, tuple(tuple(encoded[w] for w in words if encoded[w]) for words in texts))
 
     @torch.inference_mode()
     def phone_error_rates(self, network: PhoneModel) -> dict[str, float]:
-        """Set -> (substitutions + deletions + insertions) / phones of the reference."""
-        errors: dict[str, int] = {}
-        totals: dict[str, int] = {}
+        """Set -> (substitutions + deletions + insertions) / phones of the nearest way to say the words."""
+        errors: dict[str, Errors] = {}
         was_training = network.training
         device = network.ctc.weight.device
         network.eval()
@@ -62,21 +68,7 @@ class Judge:
                 log_probs, _ = network(normalize_features(frames, lengths), lengths)
             rows = log_probs[0].cpu().numpy()
             heard = best_tokens(rows) if steps is None else best_tokens_under(rows, steps)
-            errors[utterance.set] = errors.get(utterance.set, 0) + edit_distance(reference, heard)
-            totals[utterance.set] = totals.get(utterance.set, 0) + len(reference)
+            found = phone_errors(reference, heard.tolist())
+            errors[utterance.set] = errors.get(utterance.set, Errors()) + found
         network.train(was_training)
-        return {name: errors[name] / max(totals[name], 1) for name in totals}
-
-
-@njit(cache=True)
-def edit_distance(a: np.ndarray, b: np.ndarray) -> int:
-    """Fewest substitutions, deletions and insertions between two integer sequences."""
-    row = np.arange(len(b) + 1)
-    for i in range(len(a)):
-        diagonal = row[0]
-        row[0] = i + 1
-        for j in range(len(b)):
-            cost = min(diagonal + (a[i] != b[j]), row[j] + 1, row[j + 1] + 1)
-            diagonal = row[j + 1]
-            row[j + 1] = cost
-    return row[len(b)]
+        return {name: found.rate for name, found in errors.items()}
