@@ -11,10 +11,14 @@ release, and any folder of recordings with their texts beside them (asr/corpora.
 set, speaker, text, first:last frame at each speed). The training recipes map these files into memory; an
 hour of speech takes 58 MB at each speed. A file that cannot be read is skipped and counted. With --noise each
 utterance is also written in rooms with noises (`features-noisy-SPEED.raw`).
+
+Into a folder that was prepared before, everything is written anew: its alignments go, for they are of the old
+texts, and the table comes last, so that there is none over features that are not complete.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -115,6 +119,9 @@ def main(config: Config, items: Sequence[Item]) -> None:
     if not items:
         raise ValueError("no recordings: give --data, --manifest, --folder, --librispeech or --common-voice")
     config.out.mkdir(parents=True, exist_ok=True)
+    table = config.out / "utterances.tsv"
+    for old in (table, config.out / "alignments.npz"):
+        old.unlink(missing_ok=True)
     names = [f"{speed:.2f}" for speed in config.speeds]
     if config.noise is not None:
         names += [f"noisy-{speed:.2f}" for speed in config.noisy_speeds]
@@ -140,7 +147,9 @@ def main(config: Config, items: Sequence[Item]) -> None:
     if not rows:
         raise ValueError(f"none of the {len(items):,} recordings can be read")
     header = "\t".join(["id", "set", "speaker", "text", *names])
-    (config.out / "utterances.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    beside = table.with_name("utterances.tsv.partial")
+    beside.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    os.replace(beside, table)
     hours = ends[0] / 100 / 3600 * config.speeds[0]
     print(f"{config.out}: {len(rows):,} utterances, {hours:.2f} h, {len(items) - len(rows)} skipped")
 
@@ -149,10 +158,15 @@ def cli(
     out: Annotated[Path, typer.Option(help="where the features go")],
     data: Annotated[Path | None, typer.Option(help="folder of the manifests and their audio")] = None,
     manifest: Annotated[
-        list[str] | None, typer.Option(help="manifest, below --data if given (default: all training sets)")
+        list[str] | None,
+        typer.Option(
+            help="manifest, below --data if given (default: all training sets); "
+            "trained on are recordings up to 20 s"
+        ),
     ] = None,
     folder: Annotated[
-        list[Path] | None, typer.Option(help="recordings with their texts beside them: a.wav and a.txt")
+        list[Path] | None,
+        typer.Option(help="recordings, up to 20 s each, with their texts beside them: a.wav and a.txt"),
     ] = None,
     librispeech: Annotated[Path | None, typer.Option(help="folder that holds LibriSpeech/")] = None,
     common_voice: Annotated[Path | None, typer.Option(help="release of a language: clips/, *.tsv")] = None,

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -140,6 +140,38 @@ def test_prepare_skips_and_counts_what_cannot_be_read(
     with pytest.raises(SystemExit):
         prepare.cli(out=tmp_path / "none", folder=[folder], jobs=1)
     assert "none of the 1 recordings can be read" in capfd.readouterr().err
+
+
+def test_an_interrupted_prepare_leaves_no_old_table_over_new_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import prepare
+
+    folder, out = tmp_path / "mine", tmp_path / "out"
+    folder.mkdir()
+    soundfile.write(folder / "one.wav", 0.1 * np.sin(np.arange(8_000) / 5), 16_000)
+    (folder / "one.txt").write_text("This is won", encoding="utf-8")
+    prepare.cli(out=out, folder=[folder], jobs=1)
+    (out / "alignments.npz").write_bytes(b"of the old text")
+
+    (folder / "one.txt").write_text("This is one", encoding="utf-8")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare, "track", lambda *_, **__: interrupted())
+        prepare.cli(out=out, folder=[folder], jobs=1)
+    with pytest.raises(ValueError, match=r"run recipes/prepare\.py"):
+        Prepared.open(out)
+    assert not (out / "alignments.npz").exists()
+
+    prepare.cli(out=out, folder=[folder], jobs=1)
+    assert [u.text for u in Prepared.open(out).utterances] == ["This is one"]
+    assert sorted(file.name for file in out.iterdir()) == [
+        "features-0.90.raw", "features-1.00.raw", "features-1.10.raw", "utterances.tsv",
+    ]  # fmt: skip
+
+
+def interrupted() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def test_prepare_takes_splits_of_corpora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
