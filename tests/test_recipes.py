@@ -14,6 +14,7 @@ import torch
 from test_corpora import write_chapter
 
 from asr import Recognizer, audio
+from asr.evaluate import Evaluation, evaluate
 from asr.manifest import Utterance
 from asr.model.checkpoint import load_network, save_model
 from asr.model.encoder import EncoderConfig, PhoneModel
@@ -87,11 +88,85 @@ def test_a_telephone_carries_its_band_alone(tmp_path: Path, monkeypatch: pytest.
     assert max(spectrum[90:110].max(), spectrum[5_000:].max()) < 0.05 * spectrum.max()
 
 
-def test_evaluation_without_sets_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, str(RECIPES / "evaluate.py"), "--data", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=RECIPES.parent)
-    assert done.returncode == 2
-    assert f"{tmp_path}: none of the sets is there" in done.stderr
+def test_a_loud_tone_stays_a_tone_over_the_telephone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    from evaluate import telephoned
+
+    square = np.sign(np.sin(2 * np.pi * 400 * np.arange(16_000) / 16_000))  # overshoots where it is filtered
+    soundfile.write(tmp_path / "a.wav", square, 16_000)
+    telephoned(Utterance(path=tmp_path / "a.wav"), tmp_path / "b.wav")
+    waveform, _ = soundfile.read(tmp_path / "b.wav")
+    assert np.abs(waveform).max() > 0.95
+    spectrum = np.abs(np.fft.rfft(waveform)) ** 2
+    harmonics = sum(spectrum[hertz - 5 : hertz + 6].sum() for hertz in range(400, 3_600, 400))
+    assert harmonics > 0.95 * spectrum.sum()  # what wraps around is spread over all frequencies
+
+
+@pytest.fixture
+def tone_set(tmp_path: Path) -> Path:
+    """A folder with one set of a recording and one that cannot be read."""
+    folder = tmp_path / "data" / "ljspeech"
+    folder.mkdir(parents=True)
+    soundfile.write(folder / "tone.wav", 0.1 * np.sin(np.arange(8_000) / 3), 16_000)
+    (folder / "broken.wav").write_bytes(b"RIFF, but no audio")
+    (folder / "dev.tsv").write_text("path\ttext\ntone.wav\tHUM\nbroken.wav\tHUM\n", encoding="utf-8")
+    return folder.parent
+
+
+@pytest.mark.parametrize("telephone", [False, True])
+def test_evaluation_hears_the_telephone_and_counts_what_it_cannot_read(
+    telephone: bool,
+    tone_set: Path,
+    recognizer: Recognizer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import evaluate as recipe
+
+    heard: list[tuple[Path, int]] = []
+
+    def listen(recognizer: Recognizer, utterances: list[Utterance]) -> Evaluation:
+        heard.append((utterances[0].path, soundfile.info(utterances[0].path).samplerate))
+        return evaluate(recognizer, utterances)
+
+    monkeypatch.setattr(recipe, "evaluate", listen)
+    monkeypatch.setattr(recipe.Recognizer, "load", lambda **_: recognizer)
+    recipe.cli(data=tone_set, telephone=telephone, json_file=tmp_path / "new" / "folder" / "result.json")
+    ((path, rate),) = heard
+    assert (path != tone_set / "ljspeech" / "tone.wav") is telephone and rate == (
+        8_000 if telephone else 16_000
+    )
+    out, err = capsys.readouterr()
+    assert "| ljspeech | 1 | 1 |" in out
+    assert str(tone_set / "ljspeech" / "broken.wav") in err
+    found = json.loads((tmp_path / "new" / "folder" / "result.json").read_text())
+    assert found["ljspeech"]["utterances"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": Path("/nowhere")}, "/nowhere: none of the sets is there"),
+        ({"model": "/nowhere"}, "/nowhere"),
+    ],
+)
+def test_expected_errors_of_an_evaluation_are_one_line(
+    arguments: dict[str, Any],
+    message: str,
+    tone_set: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import evaluate as recipe
+
+    with pytest.raises(SystemExit) as stopped:
+        recipe.cli(**{"data": tone_set} | arguments)
+    assert stopped.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "the set is left out" not in line]
+    assert len(errors) == 1 and message in errors[0]
 
 
 def test_the_average_of_two_models(tmp_path: Path) -> None:
