@@ -11,12 +11,17 @@ the better model that comes of it (self-training: Scudder 1965; Kahn et al. 2020
 speech recognition).
 
 The manifest holds the words of the first listener, and the rate at which the second disagrees.
+
+`--without` keeps what models are judged by out of what they are trained on: recordings of those manifests, of
+their speakers, and whatever sounds like one of their sentences. A listener mishears, so these need not be the
+same words: a sentence of three words or more is left out where 40 % of its words or fewer are others.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -29,8 +34,10 @@ from asr.audio import AudioError
 from asr.errors import one_line_errors
 from asr.g2p import pronounce
 from asr.manifest import Utterance, read_manifest
-from asr.metrics import phone_errors
+from asr.metrics import align, count_errors, phone_errors
 from asr.text import normalize
+
+LIKE_WORDS, LIKE_RATE = 3, 0.4  # of a forbidden sentence: fewest words, most of them misheard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +62,77 @@ class Labelled:
     rate: float
 
 
+@dataclass(frozen=True)
+class Forbidden:
+    """Utterances that must not be in the result, and all that is like them."""
+
+    paths: frozenset[Path]
+    speakers: frozenset[str]
+    sentences: tuple[tuple[str, ...], ...]  # their words
+    counts: tuple[Counter[str], ...]  # how often a sentence has each of its words
+    holders: dict[str, list[int]]  # word -> the sentences that have it
+
+    @classmethod
+    def of(cls, utterances: Iterable[Utterance]) -> Forbidden:
+        listed = list(utterances)
+        sentences = tuple(dict.fromkeys(tuple(normalize(u.text).split()) for u in listed))
+        holders: dict[str, list[int]] = {}
+        for i, sentence in enumerate(sentences):
+            for word in set(sentence):
+                holders.setdefault(word, []).append(i)
+        return cls(
+            frozenset(u.path.resolve() for u in listed),
+            frozenset(u.speaker for u in listed if u.speaker),
+            sentences,
+            tuple(Counter(sentence) for sentence in sentences),
+            holders,
+        )
+
+    def has_recording(self, utterance: Utterance) -> bool:
+        """Whether it is one of these recordings, or spoken by one of these speakers."""
+        return utterance.path.resolve() in self.paths or utterance.speaker in self.speakers
+
+    def has_text(self, text: str) -> bool:
+        """Whether a text in normal form is one of the sentences, give or take some misheard words."""
+        said = text.split()
+        shared: Counter[int] = Counter()  # sentence -> words that it has in common with the text
+        for word, count in Counter(said).items():
+            for i in self.holders.get(word, ()):
+                shared[i] += min(count, self.counts[i][word])
+        for i, common in shared.items():
+            sentence = self.sentences[i]
+            allowed = LIKE_RATE * len(sentence) if len(sentence) >= LIKE_WORDS else 0
+            # At least so many words differ, in whatever order they are.
+            if max(len(said), len(sentence)) - common > allowed:
+                continue
+            if count_errors(align(sentence, said)).errors <= allowed:
+                return True
+        return False
+
+
 def main(config: Config) -> None:
-    recognizer = Recognizer.load(model=config.model, lm=config.lm, lexicon=config.lexicon, user_lexicon=False)
+    """Raises ValueError as `Recognizer.load`, `utterances_of` and `read_manifest`."""
     utterances = utterances_of(config)
-    forbidden = {normalize(u.text) for manifest in config.without for u in read_manifest(manifest)}
+    forbidden = Forbidden.of(u for manifest in config.without for u in read_manifest(manifest))
+    recognizer = Recognizer.load(model=config.model, lm=config.lm, lexicon=config.lexicon, user_lexicon=False)
+    allowed = [u for u in utterances if not forbidden.has_recording(u)]
+    left_out = len(utterances) - len(allowed)
     kept: list[Labelled] = []
     seconds = seen = 0.0
-    for labelled in track(label(recognizer, utterances), total=len(utterances), description="listening"):
+    for labelled in track(label(recognizer, allowed), total=len(allowed), description="listening"):
         seen += labelled.utterance.duration
-        if good(labelled, config) and labelled.utterance.text not in forbidden:
-            kept.append(labelled)
-            seconds += labelled.utterance.duration
+        if not good(labelled, config):
+            continue
+        if forbidden.has_text(labelled.utterance.text):
+            left_out += 1
+            continue
+        kept.append(labelled)
+        seconds += labelled.utterance.duration
     write(config.out, kept)
     print(
         f"{config.out}: {len(kept):,} of {len(utterances):,} utterances, "
         f"{seconds / 3600:.2f} of {seen / 3600:.2f} h"
+        + (f", {left_out:,} left out by --without" if config.without else "")
     )
 
 
@@ -147,7 +210,11 @@ def cli(
     min_words: Annotated[int, typer.Option(help="fewest words of an utterance")] = Config.min_words,
     max_seconds: Annotated[float, typer.Option(help="longest utterance")] = Config.max_seconds,
     without: Annotated[
-        list[Path] | None, typer.Option(help="manifest whose sentences must not be in the result")
+        list[Path] | None,
+        typer.Option(
+            help="manifest whose recordings, speakers and sentences, some words misheard, "
+            "must not be in the result"
+        ),
     ] = None,
 ) -> None:
     """Write a manifest of the recordings whose words and sounds agree."""
