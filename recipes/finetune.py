@@ -98,8 +98,8 @@ def main(config: Config) -> None:
     run = Run(config, network, phones, accelerator, ngram)
     if first:
         parameters = sum(p.numel() for p in network.parameters())
-        sizes = f"{len(source.usable):,} utterances, {parameters / 1e6:.2f} M parameters"
-        print(f"{sizes}, {accelerator.num_processes} x {accelerator.device.type}", file=sys.stderr)
+        devices = f"{accelerator.num_processes} x {accelerator.device.type}"
+        print(f"{source.usage()}, {parameters / 1e6:.2f} M parameters, {devices}", file=sys.stderr)
 
     def judge_now_and_then() -> None:
         if judge is not None and run.stepper.hours - run.journal.hours_judged >= config.judge_every_hours:
