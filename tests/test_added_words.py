@@ -254,6 +254,28 @@ def new_word_decoder(tmp_path: Path, *compiled: Entry, missing: float | None = -
     return Decoder(lexicon, NgramModel.read(tmp_path / "lm.arpa"), PHONES, options)
 
 
+def test_sounds_of_a_word_taken_back_lead_nowhere(tmp_path: Path) -> None:
+    """A narrow beam would keep them alone, up to where the word ended."""
+    lm = NgramModel.read(write_arpa(tmp_path / "lm.arpa", 3, 0))
+    lexicon = Lexicon(tuple(Entry(word=w, phones=("k",) * i) for i, w in enumerate(WORDS[:3], 1)))
+    options = DecoderOptions(beam_threshold=4.0, unknown_word_score=-1.0)
+    decoder = Decoder(lexicon, lm, PHONES, options)
+    decoder.add_entry(Entry(word="other", phones=("k",) * 6 + ("t",)))
+    rows = spoken("p", "t", "s", "p", "t", "s")
+    rows[:, PHONES.ids["k"]] = -4.0
+    before = found(decoder, [rows])
+    new = Entry(word="new", phones=("p", "t", "s", "p", "t", "s", "s"))
+    decoder.add_entry(new)
+    stream = decoder.stream()
+    decoder.take_back(new)
+    assert found(decoder, [rows]) == before
+    decoder.add_entry(new)
+    longer = np.concatenate([rows, spoken("s")])
+    assert found(decoder, [longer])[0][0] == ("new",)
+    stream.accept(longer)
+    assert [h.words for h in stream.finish()] == [("new",)]  # it began when the word was there
+
+
 def test_a_long_new_word_may_lack_a_phone(tmp_path: Path) -> None:
     whole, lacking = spoken(*LONG)[None], [spoken(*without(i))[None] for i in range(len(LONG))]
     decoder = new_word_decoder(tmp_path)

@@ -2,9 +2,10 @@
 
 Added words that stand in the same place of the language model (their own, that of `like=`, or that of unknown
 words) form a class and share a tree. Every history that names the place is linked to the class, so that an
-added word is found exactly where it would have been found had it been compiled. Trees and links only ever
-grow, and a word end knows from which version to which it is valid: a decode that runs while words come and go
-keeps to the version that it began with, without a lock.
+added word is found exactly where it would have been found had it been compiled. Links only ever grow, a
+branch that loses its last word is cut from a copy of the tree, and a word end knows from which version to
+which it is valid: a decode that runs while words come and go keeps to the version that it began with, without
+a lock.
 """
 
 from __future__ import annotations
@@ -87,10 +88,12 @@ class AddedWords:
         self._scores: list[list[tuple[float, int]]] = []
         self._by_word: dict[int, list[int]] = {}
         self._lock = threading.Lock()
+        self._seen = False  # whether somebody may look at the nodes as they are
         self.version = 0
 
     def view(self) -> AddedView:
         with self._lock:
+            self._seen = True
             bonus = float((self._groups["enter"] + self._best_link).max(initial=-np.inf))
             return AddedView(
                 self._nodes, self._ends, self._links, self._heads, self._groups, self.version, bonus,
@@ -158,6 +161,11 @@ class AddedWords:
         """These are not valid from the next version on."""
         for end in ends:
             self._ends["until"][end] = self.version + 1
+        if ends and self._seen:
+            self._nodes, self._seen = self._nodes.copy(), False
+        for end in ends:
+            root = self._groups["root"][self._ends["group"][end]]
+            _cut(self._nodes, self._ends, root, self.entries[end].tokens)
         for group in {int(self._ends["group"][end]) for end in ends}:
             self._set_bonus(group)
 
@@ -252,6 +260,37 @@ def _insert(nodes, count, root, tokens):
             count += 1
         node = child
     return node, count
+
+
+@njit(cache=True)
+def _cut(nodes, ends, root, tokens):
+    """Take out the branch of `tokens` as far as no word is left on it: a search that follows sounds which end
+    nowhere takes its score for a reason to drop others."""
+    path = np.empty(len(tokens) + 1, np.int64)
+    path[0] = root
+    for i, token in enumerate(tokens):
+        child = nodes[path[i]].child
+        while child >= 0 and nodes[child].token != token:
+            child = nodes[child].sibling
+        if child < 0:
+            return
+        path[i + 1] = child
+    for i in range(len(tokens), 0, -1):
+        node, above = path[i], path[i - 1]
+        if nodes[node].child >= 0:
+            return
+        end = nodes[node].end
+        while end >= 0:
+            if ends[end].until == _FOREVER:
+                return
+            end = ends[end].next
+        if nodes[above].child == node:
+            nodes[above].child = nodes[node].sibling
+        else:
+            before = nodes[above].child
+            while nodes[before].sibling != node:
+                before = nodes[before].sibling
+            nodes[before].sibling = nodes[node].sibling
 
 
 @njit(cache=True)

@@ -61,6 +61,7 @@ class DecoderOptions:
 
 def for_embedded_model(**changes: object) -> DecoderOptions:
     """What suits the embedded acoustic model: the weights belong to a model, and are tuned anew for
-    another. Its posteriors are less sharp: a phone that is missing there is more often another word."""
-    tuned = DecoderOptions(lm_weight=0.8, word_score=-1.0, missing_phone_score=-4.0)
+    another. Its posteriors are less sharp than the defaults expect: a phone that is missing there is more
+    often another word, and few new words are worth more false alarms."""
+    tuned = DecoderOptions(lm_weight=0.8, word_score=-1.0, missing_phone_score=-4.0, unknown_words=300)
     return replace(tuned, **changes)  # type: ignore[arg-type]
