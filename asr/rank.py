@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asr.decoder.phone_search import PHONE_LM_WEIGHT
 from asr.lines import Sounds
 from asr.neighbours import Costs, Sorted, confusion_costs, find_neighbours
 from asr.phones import PhoneSet
@@ -20,6 +19,7 @@ from asr.spoken import Tokens, edits, explain, heard, likely_tokens
 
 HEARD = "heard"
 GUESS_WEIGHT = 1.0  # of the distance to the nearest guess, beside the recordings
+LM_WEIGHT = 0.3  # of the phone n-gram: with more, words of few phones are preferred
 FARTHEST = 16.0  # distance beyond which a guess says nothing: the spelling misleads
 _SURPRISE = 0.01  # of each frame's probability that is spread over all tokens: no frame rules anything out
 _STARTS, _ROUNDS = 3, 20  # of the search for better pronunciations: from where, how often
@@ -61,7 +61,7 @@ def rank(
 
     def score(pool: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
         fits = np.array([explain(rows, pool) for rows in recordings])
-        usual = 0.0 if phone_lm is None else PHONE_LM_WEIGHT * _log_probs(pool, phone_lm)
+        usual = 0.0 if phone_lm is None else LM_WEIGHT * _log_probs(pool, phone_lm)
         return fits, fits.sum(0) + usual - guess_weight * _distances(pool, handicaps, costs)
 
     pool = list(sources)

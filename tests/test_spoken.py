@@ -110,7 +110,7 @@ def test_what_the_sounds_leave_open_is_decided_by_the_phone_ngram():
     assert rank(spoken, {}, PHONES)[0].sounds == sounds("b ɪ l ɪ p")
     best = rank(spoken, {}, PHONES, phone_lm=phone_lm)[0]
     assert best.sounds == sounds("p ɪ l ɪ p")
-    assert best.score == pytest.approx(sum(best.fits) + 0.5 * 5 * np.log(0.1))
+    assert best.score == pytest.approx(sum(best.fits) + 0.3 * 5 * np.log(0.1))
 
 
 def test_what_no_recording_alone_is_heard_as():
