@@ -120,4 +120,5 @@ def test_the_embedded_model_is_whole() -> None:
     model = load_model()
     assert isinstance(model, AcousticModel)
     assert len(model.phones) == 47
+    assert model.phone_lm is not None and model.phone_lm.shape == (47, 47, 47)
     assert model.frame_s == pytest.approx(0.03)
