@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from benchmark import memory_mb
+from benchmark_measure import memory_mb
 from zero_shot_data import NAME, guess, invent
 
 from asr import Recognizer, audio
