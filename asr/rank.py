@@ -91,7 +91,7 @@ def rank(
 
 def _log_probs(pool: Sequence[Tokens], phone_lm: np.ndarray) -> np.ndarray:
     """Natural log of each string under the n-gram, as at the beginning of an utterance and without its end.
-    For words amid a sentence a mean over all histories found the right sounds less often (RESULTS.md)."""
+    For words amid a sentence a mean over all histories was no better (RESULTS.md)."""
     padded = [np.array((0, 0, *tokens), np.int64) for tokens in pool]
     return np.array([phone_lm[p[:-2], p[1:-1], p[2:]].sum() for p in padded])
 

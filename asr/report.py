@@ -163,6 +163,7 @@ def propose(
     ranked = rank(recordings, guesses, model.phones, phone_lm=model.phone_lm)
     there = [c for c in ranked if c.sounds in known]
     before = np.max([c.fits for c in there], 0)
+    # What the sounds of the lexicon cost anyway, so that another pronunciation only pays for its own.
     usual = max(c.score - sum(c.fits) for c in there)
     found = []
     for candidate in ranked:

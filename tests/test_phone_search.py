@@ -8,7 +8,7 @@ import torch
 from reference.phones import best_path
 
 from asr.decoder import decode_phones
-from asr.decoder.phone_search import best_tokens_under
+from asr.decoder.phone_search import best_tokens
 from asr.phones import PhoneSet
 
 PHONES = PhoneSet(("<blk>", "p", "t", "k"))
@@ -62,4 +62,4 @@ def test_batches_and_long_utterances() -> None:
 
 
 def test_no_frames_have_no_phones() -> None:
-    assert len(best_tokens_under(np.zeros((0, 4), np.float32), np.zeros((4, 4, 4), np.float32))) == 0
+    assert len(best_tokens(np.zeros((0, 4), np.float32), np.zeros((4, 4, 4), np.float32))) == 0

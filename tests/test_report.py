@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from asr import audio, cli, paths
 from asr.manifest import read_manifest
-from asr.rank import rank
+from asr.rank import LM_WEIGHT, rank
 from asr.report import Report, _units, propose, report
 from asr.spoken import find_span
 from asr.transcribe import Recognizer
@@ -82,6 +83,20 @@ def test_nothing_is_proposed_where_the_lexicon_is_right(recognizer: Recognizer):
     assert propose([word], [said], recognizer) is None
     wrong = propose([word], [phones.parse("s oʊ f iː ɹ ʌ ŋ")], recognizer)
     assert wrong is not None and wrong.better == 1
+
+
+def test_a_proposal_pays_for_its_own_phones_alone(recognizer: Recognizer, monkeypatch: pytest.MonkeyPatch):
+    """By an n-gram in which every phone costs a tenth, those of the lexicon's pronunciation are free."""
+    phones = recognizer.model.phones
+    word = recognizer.emissions(audio.load(EXAMPLES / "zero_shot" / "dravonik-1.opus")).log_probs[20:50]
+    known = phones.parse("s oʊ f iː ɹ")
+    monkeypatch.setattr(recognizer.model, "phone_lm", None)
+    plain = propose([word], [known], recognizer)
+    monkeypatch.setattr(recognizer.model, "phone_lm", np.full((len(phones),) * 3, -0.1, np.float32))
+    weighted = propose([word], [known], recognizer)
+    assert plain is not None and weighted is not None and plain.sounds == weighted.sounds
+    more = len(plain.sounds) - len(known)
+    assert weighted.gain == pytest.approx(plain.gain - LM_WEIGHT * 0.1 * more, abs=1e-3)
 
 
 def test_names_of_several_words_are_one():

@@ -38,22 +38,19 @@ def decode_phones(
     steps = None if phone_lm is None else np.asarray(weight * phone_lm, np.float32)
     results = []
     for utterance, length in zip(rows, lengths, strict=True):
-        heard = utterance[: int(length)]
-        found = best_tokens(heard) if steps is None else best_tokens_under(heard, steps)
+        found = best_tokens(utterance[: int(length)], steps)
         results.append(tuple(phones.symbols[t] for t in found))
     return results
 
 
-def best_tokens(log_probs: np.ndarray) -> np.ndarray:
-    """(frames, tokens) -> the likeliest token of each frame, repetitions and blanks removed."""
-    best = log_probs.argmax(1)
-    changes = best[np.flatnonzero(np.diff(best, prepend=-1) != 0)]
-    return changes[changes != 0]
-
-
-def best_tokens_under(log_probs: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """(frames, tokens), weighted n-gram float32 -> the tokens of the path where both have the highest sum:
-    Viterbi over the last two phones and whether the last frame was blank."""
+def best_tokens(log_probs: np.ndarray, steps: np.ndarray | None = None) -> np.ndarray:
+    """(frames, tokens), natural log, and the weighted n-gram (tokens, tokens, tokens) float32 -> the tokens
+    of the path where both have the highest sum, int64: Viterbi over the last two phones and whether the last
+    frame was blank. Without an n-gram the likeliest token of each frame, repetitions and blanks removed."""
+    if steps is None:
+        best = log_probs.argmax(1)
+        changes = best[np.flatnonzero(np.diff(best, prepend=-1) != 0)]
+        return changes[changes != 0]
     rows = np.ascontiguousarray(log_probs, np.float32)
     return _search(rows, steps) if len(rows) else np.zeros(0, np.int64)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.decoder.phone_search import PHONE_LM_WEIGHT, best_tokens, best_tokens_under
+from asr.decoder.phone_search import PHONE_LM_WEIGHT, best_tokens
 from asr.metrics import Errors, phone_errors
 from asr.model.encoder import PhoneModel
 from asr.model.features import normalize_features
@@ -66,8 +66,7 @@ class Judge:
             lengths = torch.tensor([frames.shape[1]], device=device)
             with torch.autocast(device.type, torch.bfloat16):
                 log_probs, _ = network(normalize_features(frames, lengths), lengths)
-            rows = log_probs[0].cpu().numpy()
-            heard = best_tokens(rows) if steps is None else best_tokens_under(rows, steps)
+            heard = best_tokens(log_probs[0].cpu().numpy(), steps)
             found = phone_errors(reference, heard.tolist())
             errors[utterance.set] = errors.get(utterance.set, Errors()) + found
         network.train(was_training)
