@@ -3,6 +3,8 @@ arrays."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -13,21 +15,52 @@ _NEVER = np.float32(-1e30)
 def ctc_score(log_probs, tokens):
     """Log of the summed probability of all alignments of `tokens` (Graves et al. 2006, section 4.1); arrays,
     not addresses."""
-    states = 2 * tokens.shape[0] + 1
-    score = np.full(states, -np.inf)
-    score[0] = 0.0
+    frames, highest = relative(log_probs)
+    return highest + relative_score(frames, tokens)
+
+
+@njit(cache=True, nogil=True)
+def relative(log_probs):
+    """The probabilities (frames, tokens) of each frame as shares of its likeliest token's, float64, and the
+    sum of those tokens' logs."""
+    shares = np.empty(log_probs.shape)
+    highest = 0.0
     for t in range(log_probs.shape[0]):
-        for s in range(states - 1, -1, -1):
-            token = tokens[s // 2] if s % 2 else 0
-            value = score[s] if t > 0 or s == 0 else -np.inf
-            if s > 0:
-                value = np.logaddexp(value, score[s - 1])
-            if s % 2 and s > 2 and token != tokens[s // 2 - 1]:
-                value = np.logaddexp(value, score[s - 2])
-            score[s] = value + log_probs[t, token]
-        if t == 0:
-            score[2:] = -np.inf
-    return score[0] if states == 1 else np.logaddexp(score[states - 1], score[states - 2])
+        best = log_probs[t].max()
+        highest += best
+        for k in range(log_probs.shape[1]):
+            shares[t, k] = math.exp(log_probs[t, k] - best)
+    return shares, highest
+
+
+@njit(cache=True, nogil=True)
+def relative_score(shares, tokens):
+    """As `ctc_score` of what `relative` gave. Without logarithms, and scaled in every frame."""
+    n = tokens.shape[0]
+    # After a frame: the paths that end in blank after k tokens, and in the k-th token.
+    blank, token = np.zeros(n + 1), np.zeros(n + 1)
+    blank[0] = 1.0
+    total = 0.0
+    for t in range(shares.shape[0]):
+        row = shares[t]
+        scale = 0.0
+        for k in range(min(n, t + 1), 0, -1):
+            arrive = token[k] + blank[k - 1]
+            if k > 1 and tokens[k - 1] != tokens[k - 2]:
+                arrive += token[k - 1]
+            blank[k] = (blank[k] + token[k]) * row[0]
+            token[k] = arrive * row[tokens[k - 1]]
+            scale = max(scale, blank[k], token[k])
+        blank[0] *= row[0]
+        scale = max(scale, blank[0])
+        if scale == 0.0:
+            return -np.inf
+        total += math.log(scale)
+        for k in range(min(n, t + 1) + 1):
+            blank[k] /= scale
+            token[k] /= scale
+    ended = blank[n] + token[n]
+    return total + math.log(ended) if ended > 0.0 else -np.inf
 
 
 @njit(cache=True, nogil=True)

@@ -183,8 +183,8 @@ class Decoder:
         """Of a search that has seen log_probs."""
         paths = workspace.finish(view.graph, self._compiled.end_scores)
         self.overflows += paths.overflow
-        found = best_paths(paths, self.options.nbest, lambda p: tuple(s.word for s in self._path(view, p)))
-        found = found or [([], float(log_probs[:, 0].sum()))]
+        found = best_paths(paths, self.options.nbest, self.options.beam_threshold)
+        found = found or [(np.zeros(0, np.int32), float(log_probs[:, 0].sum()))]
         hypotheses = []
         for chosen, score in found:
             path = self._path(view, paths.records["pronunciation"][chosen].tolist())
