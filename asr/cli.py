@@ -36,6 +36,9 @@ WordsOption = Annotated[
     str | None, typer.Option("--words", help='words to add, "NAME, NAME", pronounced as spelt')
 ]
 LmOption = Annotated[Path | None, typer.Option("--lm", help="ARPA language model (plain, .gz, .xz)")]
+NeuralLmOption = Annotated[
+    str | None, typer.Option("--neural-lm", help="folder of a second language model, or off (faster)")
+]
 ModelOption = Annotated[Path | None, typer.Option("--model", help="folder of an acoustic model")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
 BeamOption = Annotated[int, typer.Option("--beam-size", help="most hypotheses alive at a time", min=1)]
@@ -73,6 +76,7 @@ def transcribe(
     lexicon: LexiconOption = None,
     words: WordsOption = None,
     lm: LmOption = None,
+    neural_lm: NeuralLmOption = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     format: Annotated[str, typer.Option("--format", help="txt or json")] = "txt",
@@ -103,7 +107,7 @@ def transcribe(
             written_to = _output_paths(files, output_dir, formats.EXTENSIONS[format])
             for target in written_to.values():
                 make_room(target)
-        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon, only)
+        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon, only, neural_lm)
         from asr.transcribe import Failure
 
         done, finished = 0, []
@@ -134,6 +138,7 @@ def evaluate(
     lexicon: LexiconOption = None,
     words: WordsOption = None,
     lm: LmOption = None,
+    neural_lm: NeuralLmOption = None,
     model: ModelOption = None,
     device: DeviceOption = "auto",
     beam_size: BeamOption = 1000,
@@ -162,7 +167,8 @@ def evaluate(
                 raise ValueError(f"{recall}: no words in it")
         if json_file is not None:
             make_room(json_file)
-        recognizer = _load(lexicon, words, lm, model, device, _options(beam_size), user_lexicon, only)
+        options = _options(beam_size)
+        recognizer = _load(lexicon, words, lm, model, device, options, user_lexicon, only, neural_lm)
         from asr.evaluate import evaluate as run
 
         utterances = utterances[:limit] if limit else utterances
@@ -253,7 +259,7 @@ def _options(beam_size: int, nbest: int = 1, unknown: str = "off") -> DecoderOpt
 
 def _load(
     lexicon: list[Path] | None, words: str | None, lm: Path | None, model: Path | None, device: str,
-    options: DecoderOptions, user_lexicon: bool, only: Path | None,
+    options: DecoderOptions, user_lexicon: bool, only: Path | None, neural_lm: str | None,
 ) -> Recognizer:  # fmt: skip
     from asr.transcribe import Recognizer
 
@@ -266,6 +272,7 @@ def _load(
         options=options,
         user_lexicon=user_lexicon,
         only=only,
+        neural_lm=neural_lm,
     )
     for note in recognizer.added.notes:
         warn(note)

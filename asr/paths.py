@@ -31,6 +31,10 @@ def language_model() -> Path:
     return PRETRAINED / "lm.arpa.xz"
 
 
+def neural_lm() -> Path:
+    return PRETRAINED / "neural_lm"
+
+
 def cache_folder() -> Path:
     """Where compiled lexicons and language models are kept; safe to delete."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -80,12 +80,17 @@ class Recognizer:
         options: DecoderOptions | None = None,
         user_lexicon: bool = True,
         only: str | Path | None = None,
+        neural_lm: str | Path | None = None,
     ) -> Recognizer:
-        """The embedded model and language model unless others are named.
+        """The embedded model and language models unless others are named.
 
         The base lexicon comes first, then the user's, the `lexicon` files, and `words`, whose pronunciations
         G2P guesses. `only` is a lexicon file that takes the place of the base lexicon and the user's: a
         closed list (commands, digits, a menu), without a language model unless `lm` names one.
+
+        `neural_lm` is the folder of a second, neural language model, which chooses among the best
+        hypotheses, or "off". The embedded one belongs to the embedded `lm` and is not used with another, nor
+        where words are marked as unknown, which it cannot read, nor on engine "gpu".
 
         Raises ValueError (LexiconError for bad lexicon lines) and OSError, each in words for the user.
         """
@@ -102,7 +107,16 @@ class Recognizer:
         listed = Path(only or paths.base_lexicon())
         base = partial(Lexicon.read, [listed], acoustic.phones, g2p)
         language_model = lm or (None if only else paths.language_model())
-        decoder = Decoder.load(listed, language_model, acoustic.phones, options or for_embedded_model(), base)
+        options = options or for_embedded_model()
+        embedded = language_model and Path(language_model).resolve() == paths.language_model().resolve()
+        usual = embedded and options.unknown == "off" and options.engine == "cpu"
+        second = neural_lm or (paths.neural_lm() if usual else "off")
+        rescorer = None
+        if second != "off":
+            from asr.model.text_scorer import TextScorer
+
+            rescorer = TextScorer.load(second, acoustic.device)
+        decoder = Decoder.load(listed, language_model, acoustic.phones, options, base, rescorer)
         files = [*([paths.user_lexicon()] if user_lexicon and not only else []), *map(Path, lexicon)]
         fixed = Lexicon.from_words(words, g2p) if words else Lexicon(())
         return cls(acoustic, decoder, base, OwnWords(decoder, files, fixed, acoustic.phones, g2p))

@@ -29,7 +29,8 @@ class Hypothesis:
     where each begins, `word_ends` for each word the number of tokens up to its end.
     `token_scores`, where they were asked for, are the tokens' log-probabilities in those frames.
     `score` = acoustic_score + lm_weight * lm_score + word_score * words (+ boosts), natural log.
-    `lm_score` is the language model's own log-probability of the words and the sentence end, unweighted.
+    `lm_score` is the language model's own log-probability of the words and the sentence end, unweighted;
+    where a second one had a say, the mixture of both.
     """
 
     words: tuple[str, ...]

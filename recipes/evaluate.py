@@ -35,6 +35,7 @@ class Config:
     data: Path
     model: Path | None = None
     lm: Path | None = None
+    neural_lm: str | None = None
     device: str = "auto"
     beam_size: int = DecoderOptions.beam_size
     limit: int = 0  # utterances of each set, 0 for all
@@ -53,7 +54,7 @@ def main(config: Config) -> None:
     if config.json_file is not None:
         config.json_file.parent.mkdir(parents=True, exist_ok=True)
     recognizer = Recognizer.load(
-        model=config.model, lm=config.lm, device=config.device,
+        model=config.model, lm=config.lm, neural_lm=config.neural_lm, device=config.device,
         options=for_embedded_model(beam_size=config.beam_size), user_lexicon=False,
     )  # fmt: skip
     results: dict[str, dict[str, object]] = {}
@@ -107,6 +108,7 @@ def cli(
     ),
     model: Annotated[Path | None, typer.Option(help="folder of an acoustic model")] = None,
     lm: Annotated[Path | None, typer.Option(help="ARPA language model")] = None,
+    neural_lm: Annotated[str | None, typer.Option(help="folder of a neural language model, or off")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = Config.device,
     beam_size: Annotated[int, typer.Option(help="most hypotheses alive at a time")] = Config.beam_size,
     limit: Annotated[int, typer.Option(help="only the first N utterances of each set")] = Config.limit,
@@ -117,8 +119,8 @@ def cli(
     with one_line_errors():
         main(
             Config(
-                data=data, model=model, lm=lm, device=device, beam_size=beam_size, limit=limit,
-                telephone=telephone, json_file=json_file,
+                data=data, model=model, lm=lm, neural_lm=neural_lm, device=device, beam_size=beam_size,
+                limit=limit, telephone=telephone, json_file=json_file,
             )
         )  # fmt: skip
 

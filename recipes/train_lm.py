@@ -31,10 +31,15 @@ from asr.training.kneser_ney import estimate, model_words
 from asr.training.lm_mix import mix
 from asr.training.lm_prune import prune
 from asr.training.lm_tables import NgramModel, read_arpa, write_arpa
-from asr.training.lm_text import Exclusion, frequent_words, is_held_out, lexicon_words, read_sentences
-
-TEXTS = ("text/novels.txt.xz", "text/modern.txt.xz")
-DEVELOPMENT = "*/dev.tsv"  # below --data: these sentences must not be in the model
+from asr.training.lm_text import (
+    FORBIDDEN,
+    TEXTS,
+    Exclusion,
+    frequent_words,
+    lexicon_words,
+    read_held_out,
+    training_sentences,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +67,6 @@ class Scores:
     @property
     def perplexity(self) -> float:
         return float(10 ** -self.log_probs.mean())
-
-
-def training_sentences(path: Path, config: Config, exclusion: Exclusion) -> Iterator[str]:
-    unwanted = unwanted_words(config)
-    for sentence in read_sentences(path):
-        if is_held_out(sentence, config.held_out_every) or exclusion(sentence):
-            continue
-        if not unwanted or unwanted.isdisjoint(sentence.split()):
-            yield sentence
 
 
 def unwanted_words(config: Config) -> frozenset[str]:
@@ -146,12 +142,14 @@ def main(config: Config) -> None:
         print(f"| {name} | {' | '.join(f'{value:.1f}' for value in (*values, mean))} | {rest} |", flush=True)
 
     exclusion = Exclusion.read(config.exclude)
-    held_out = [[s for s in read_sentences(t) if is_held_out(s, config.held_out_every)] for t in config.texts]
+    held_out = [read_held_out(text, config.held_out_every) for text in config.texts]
+    unwanted = unwanted_words(config)
     if config.lexicon is not None:
-        unwanted = unwanted_words(config)
         vocabulary = [word for word in lexicon_words(config.lexicon) if word not in unwanted]
     else:
-        vocabulary = frequent_words(training_sentences(t, config, exclusion) for t in config.texts)
+        vocabulary = frequent_words(
+            training_sentences(t, config.held_out_every, exclusion, unwanted) for t in config.texts
+        )
     tell(f"{len(vocabulary):,} words; held out {' and '.join(f'{len(s):,}' for s in held_out)} sentences")
 
     names = [text.name.split(".")[0] for text in config.texts]
@@ -160,7 +158,7 @@ def main(config: Config) -> None:
     models, scores = [], []
     for name, text in zip(names, config.texts, strict=True):
         exclusion.dropped = 0
-        sentences = training_sentences(text, config, exclusion)
+        sentences = training_sentences(text, config.held_out_every, exclusion, unwanted)
         make = estimate_with_lmplz if lmplz else estimate
         models.append(make(sentences, vocabulary, config.order))
         scores.append(score(models[-1], held_out, decimals=6))
@@ -229,7 +227,7 @@ def cli(
             Config(
                 texts=tuple(texts),
                 out=out,
-                exclude=(*sorted(data.glob(DEVELOPMENT) if data else ()), *(exclude or ())),
+                exclude=(*sorted(data.glob(FORBIDDEN) if data else ()), *(exclude or ())),
                 lexicon=lexicon,
                 without=without,
                 order=order,

@@ -22,6 +22,7 @@ from asr.lines import format_entry
 from asr.manifest import Utterance, read_manifest
 from asr.phones import PhoneSet
 from asr.text import normalize
+from asr.training.lm_text import FORBIDDEN, TEXTS
 
 NAME, TOO_FREQUENT = "smith", 1_000  # for like=: the place of a name; words that say nothing of a class
 FEWEST_LETTERS, MOST_LETTERS = 5, 12  # of an invented name
@@ -145,9 +146,9 @@ def make_fold(
 def language_model(data: Path, without: Path, out: Path) -> train_lm.Config:
     """That of the embedded model, but for the words held out."""
     return train_lm.Config(
-        texts=tuple(data / name for name in train_lm.TEXTS),
+        texts=tuple(data / name for name in TEXTS),
         out=out,
-        exclude=tuple(sorted(data.glob(train_lm.DEVELOPMENT))),
+        exclude=tuple(sorted(data.glob(FORBIDDEN))),
         lexicon=paths.base_lexicon(),
         without=without,
     )

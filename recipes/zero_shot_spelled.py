@@ -16,7 +16,7 @@ import train_lm
 
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
-from asr.training.lm_text import Exclusion
+from asr.training.lm_text import Exclusion, training_sentences
 
 BEGINS = "▁"  # as in SentencePiece, a piece that begins a word
 _LETTERS = [
@@ -63,11 +63,12 @@ def write_language_model(
     words.write_text("\n".join(dict.fromkeys(spelled.values())) + "\n", encoding="utf-8")
     out = folder / "lm.arpa"
     if not out.is_file():
-        exclusion = Exclusion.read(lm.exclude)
+        exclusion, unwanted = Exclusion.read(lm.exclude), train_lm.unwanted_words(lm)
         texts = [folder / f"{text.name.split('.')[0]}.txt" for text in lm.texts]
         for source, target in zip(lm.texts, texts, strict=True):
             with target.open("w", encoding="utf-8") as file:
-                file.writelines(rewritten(train_lm.training_sentences(source, lm, exclusion), spelled))
+                sentences = training_sentences(source, lm.held_out_every, exclusion, unwanted)
+                file.writelines(rewritten(sentences, spelled))
         train_lm.main(train_lm.Config(texts=tuple(texts), out=out, lexicon=words))
         for text in texts:
             text.unlink()

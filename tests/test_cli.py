@@ -96,6 +96,7 @@ def test_recordings_that_are_not_there(asr: Asr, tmp_path: Path):
         (["--lexicon", "blob.bin"], "blob.bin: not a lexicon file: it is not UTF-8 text"),
         (["--lm", "blob.bin"], "blob.bin: not an ARPA language model"),
         (["--lm", "words.txt"], "words.txt: not an ARPA language model"),
+        (["--neural-lm", "."], ".: no neural language model here"),
         (["--lm", "none.arpa"], "none.arpa: no such language model file"),
         (["--words", "fine, ..."], "--words:2: '...' cannot be guessed"),
         (["--output-dir", "words.txt"], "words.txt: a file; name a folder to write into"),

@@ -86,12 +86,12 @@ def test_embedded_model_equals_kenlm(embedded: tuple[NgramModel, kenlm.Model], d
     assert ours.score(words, bos, eos) == pytest.approx(kenlm_scores(theirs, words, bos, eos), abs=1e-4)
 
 
-def test_score_ids_is_the_sum_of_score(tmp_path: Path) -> None:
+def test_scores_by_ids_are_those_by_words(tmp_path: Path) -> None:
     model = NgramModel.read(write_arpa(tmp_path / "lm.arpa", 3, seed=3))
     ids = model.ids()
     words = ["a", "b", "d", "c"]
-    total = model.score_ids([*(ids[w] for w in words), model.end])
-    assert total == pytest.approx(sum(model.score(words)), abs=1e-5)
+    by_ids = model.scores_of_ids([*(ids[w] for w in words), model.end])
+    assert by_ids == pytest.approx(model.score(words), abs=1e-5)
     after = model.scores_after(np.array([-1, model.start()], np.int32), ids["a"])
     assert after == pytest.approx([model.score(["a"], bos=b, eos=False)[0] for b in (False, True)], abs=1e-5)
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from asr import audio
+from asr import audio, paths
 from asr.audio import SAMPLE_RATE, AudioError
 from asr.decoder import for_embedded_model
 from asr.lexicon import LexiconError
@@ -161,11 +162,28 @@ def test_a_line_that_repeats_the_base_lexicon_replaces_it(
     assert len(mine.lexicon.entries) == len(recognizer.lexicon.entries) + len(lines)
 
 
-@pytest.mark.parametrize("option", ["lexicon", "lm", "model"])
+@pytest.mark.parametrize("option", ["lexicon", "lm", "model", "neural_lm"])
 def test_a_part_that_is_missing_is_named(tmp_path: Path, option: str):
     missing = tmp_path / "none"
     with pytest.raises(ValueError, match=f"{missing}: no "):
         Recognizer.load(user_lexicon=False, **{option: [missing] if option == "lexicon" else missing})
+
+
+def test_the_neural_model_is_there_where_it_belongs(recognizer: Recognizer, tmp_path: Path):
+    assert recognizer.decoder._rescorer is not None
+    (tmp_path / "menu.txt").write_text("latte\n", encoding="utf-8")
+    embedded = os.path.relpath(paths.language_model())
+    for there, given in (
+        (True, {"lm": embedded}),
+        (False, {"neural_lm": "off"}),
+        (False, {"only": tmp_path / "menu.txt"}),
+        (False, {"options": for_embedded_model(unknown="mark")}),
+        (True, {"options": for_embedded_model(unknown="mark"), "neural_lm": paths.neural_lm()}),
+    ):
+        loaded = Recognizer.load(user_lexicon=False, device="cpu", **given)
+        assert (loaded.decoder._rescorer is not None) == there, given
+    with pytest.raises(ValueError, match=r"--neural-lm.*needs a language model \(--lm\)"):
+        Recognizer.load(only=tmp_path / "menu.txt", neural_lm=paths.neural_lm(), device="cpu")
 
 
 def test_bad_lexicon_lines_and_words_stop_the_load(tmp_path: Path):

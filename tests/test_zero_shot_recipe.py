@@ -35,7 +35,7 @@ from asr.lexicon import Entry, Lexicon  # noqa: E402
 from asr.metrics import Errors  # noqa: E402
 from asr.own_words import OwnWords  # noqa: E402
 from asr.phones import PhoneSet  # noqa: E402
-from asr.training.lm_text import Exclusion  # noqa: E402
+from asr.training.lm_text import Exclusion, training_sentences  # noqa: E402
 
 TRAINED = [["a", "known", "word"]]
 LEXICON = {
@@ -102,7 +102,8 @@ def test_the_language_model_never_meets_the_held_out_words(tmp_path: Path):
     )
     (tmp_path / "held_out.txt").write_text("maple\naspen\n", encoding="utf-8")
     config = train_lm.Config(texts=(), out=tmp_path, without=tmp_path / "held_out.txt", held_out_every=10**9)
-    read = train_lm.training_sentences(tmp_path / "text.txt", config, Exclusion())
+    unwanted = train_lm.unwanted_words(config)
+    read = training_sentences(tmp_path / "text.txt", config.held_out_every, Exclusion(), unwanted)
     assert list(read) == ["maples grew", "nothing"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 sys.path.insert(0, str(RECIPES))
-from zero_shot_rooms import Order, count, row  # noqa: E402
+from zero_shot_rooms import DRINKS, Order, count, row  # noqa: E402
 
 
 class Hears:
@@ -35,7 +35,7 @@ def test_found_and_false_drinks_are_counted_once_an_order() -> None:
         order(pieces=(1,)),  # nothing was ordered
         order("espresso", pieces=(3,)),
     ]
-    result = count("new", decoder, orders, "new ")  # type: ignore[arg-type]
+    result = count("new", decoder, orders, [f"new {drink}" for drink in DRINKS])  # type: ignore[arg-type]
     assert (result.said, result.found, result.false) == (4, 2, 1)
     assert dict(zip(("mocha", "latte", "espresso"), (result.each[i] for i in (0, 3, 4)), strict=True)) == {
         "mocha": (1, 1), "latte": (2, 1), "espresso": (1, 0),

@@ -22,14 +22,15 @@ def ctc_score(log_probs, tokens):
 @njit(cache=True, nogil=True)
 def relative(log_probs):
     """The probabilities (frames, tokens) of each frame as shares of its likeliest token's, float64, and the
-    sum of those tokens' logs."""
+    sum of those tokens' logs. Shares below exp(-300) count as that: what is impossible can be told from what
+    is impossible twice."""
     shares = np.empty(log_probs.shape)
     highest = 0.0
     for t in range(log_probs.shape[0]):
         best = log_probs[t].max()
         highest += best
         for k in range(log_probs.shape[1]):
-            shares[t, k] = math.exp(log_probs[t, k] - best)
+            shares[t, k] = math.exp(max(log_probs[t, k] - best, -300.0))
     return shares, highest
 
 

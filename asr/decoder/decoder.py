@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asr.decoder.added import Added
-from asr.decoder.arcs import UNKNOWN_END, UNKNOWN_PHONE
+from asr.decoder.candidates import Candidate, Reader, Rescorer, rescore
 from asr.decoder.compiled import Compiled
-from asr.decoder.ctc import ctc_score, place_tokens
 from asr.decoder.live import LiveVocabulary, View
-from asr.decoder.nbest import best_paths
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
 from asr.decoder.tokens import MOST_TOKENS
-from asr.decoder.unknown import unknown_word
 from asr.decoder.workspace import Workspace
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
@@ -46,11 +40,13 @@ class Decoder:
         phones: PhoneSet,
         options: DecoderOptions | None = None,
         compiled: Compiled | None = None,
+        rescorer: Rescorer | None = None,
     ) -> None:
-        """`compiled` stands in for `lexicon`, which is not looked at then.
+        """`compiled` stands in for `lexicon`, which is not looked at then. `rescorer`, a second language
+        model beside the first one, chooses among the best hypotheses of the search (engine "cpu" alone).
 
-        Raises ValueError for a lexicon without entries and an engine that cannot run here, and UnknownPhone
-        for a lexicon of other phones.
+        Raises ValueError for a lexicon without entries, a rescorer without a language model or on engine
+        "gpu", and an engine that cannot run here, and UnknownPhone for a lexicon of other phones.
         """
         self.options = options or DecoderOptions()
         self.phones = phones
@@ -62,7 +58,13 @@ class Decoder:
             if not lexicon.entries:
                 raise ValueError("the lexicon has no words")
             compiled = Compiled.build(lexicon, language_model, phones, self.options)
-        self._lm = language_model
+        if rescorer is not None and language_model is None:
+            raise ValueError("a rescorer (--neural-lm) needs a language model (--lm) beside it")
+        if rescorer is not None and self.options.engine == "gpu":
+            raise ValueError("engine gpu: it finds one hypothesis, and a rescorer has no choice")
+        self._lm, self._rescorer = language_model, rescorer
+        self._most = max(self.options.nbest, self.options.rescored if rescorer is not None else 1)
+        self._reader = Reader(language_model, phones, self.options)
         self._compiled = compiled
         self._live = LiveVocabulary(compiled, language_model, phones, self.options)
         self._free: SimpleQueue[Workspace] = SimpleQueue()
@@ -84,6 +86,7 @@ class Decoder:
         phones: PhoneSet,
         options: DecoderOptions | None = None,
         read: Callable[[], Lexicon] | None = None,
+        rescorer: Rescorer | None = None,
     ) -> Decoder:
         """From files. The second time they come compiled from a cache, known by their content, and at once.
 
@@ -101,7 +104,8 @@ class Decoder:
                 raise ValueError(f"{lexicon}: no words in it")
             return found
 
-        return cls(None, lm, phones, options, Compiled.cached(key, entries, lm, phones, options))
+        compiled = Compiled.cached(key, entries, lm, phones, options)
+        return cls(None, lm, phones, options, compiled, rescorer)
 
     def add(
         self,
@@ -153,85 +157,61 @@ class Decoder:
         """
         if self._gpu is not None:
             sizes = _sizes(tuple(log_probs.shape), lengths, len(self.phones))
-            found = self._gpu.decode(self._live.view_with(extra), log_probs, sizes)
-            self.overflows += sum(f.overflow for f in found)
-            return [[self._hypothesis(f.path, f.token_frames, f.score)] for f in found]
+            best = self._gpu.decode(self._live.view_with(extra), log_probs, sizes)
+            self.overflows += sum(f.overflow for f in best)
+            candidates = [self._reader.candidate(tuple(f.path), f.score) for f in best]
+            return [[c.hypothesis(f.token_frames)] for c, f in zip(candidates, best, strict=True)]
         utterances = _utterances(log_probs, lengths, len(self.phones))
         view = self._live.view_with(extra)
         threads = min(self.options.num_threads or len(os.sched_getaffinity(0)), len(utterances))
         if threads <= 1:
-            return [self._decode_one(utterance, view) for utterance in utterances]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self._decode_one, utterances, [view] * len(utterances)))
+            found = [self._search(utterance, view) for utterance in utterances]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(self._search, utterances, [view] * len(utterances)))
+        return self._told(found, utterances)
 
     def stream(self) -> Stream:
         """A search that is fed piece by piece. It keeps to the vocabulary of now."""
         return Stream(self)
 
-    def _decode_one(self, log_probs: np.ndarray, view: View) -> list[Hypothesis]:
+    def _search(self, log_probs: np.ndarray, view: View) -> list[Candidate]:
         try:
             workspace = self._free.get_nowait()
         except Empty:
-            workspace = Workspace(self.options)
+            workspace = Workspace(self.options, keep_merges=self._most > 1)
         workspace.begin(view.graph, self._compiled.graph.start)
         workspace.advance(view.graph, log_probs)
-        hypotheses = self._hypotheses(workspace, view, log_probs)
+        candidates = self._candidates(workspace, view, log_probs, self._most)
         self._free.put(workspace)
-        return hypotheses
+        return candidates
 
-    def _hypotheses(self, workspace: Workspace, view: View, log_probs: np.ndarray) -> list[Hypothesis]:
+    def _candidates(
+        self, workspace: Workspace, view: View, log_probs: np.ndarray, most: int
+    ) -> list[Candidate]:
         """Of a search that has seen log_probs."""
         paths = workspace.finish(view.graph, self._compiled.end_scores)
         self.overflows += paths.overflow
-        found = best_paths(paths, self.options.nbest, self.options.beam_threshold)
-        found = found or [(np.zeros(0, np.int32), float(log_probs[:, 0].sum()))]
-        hypotheses = []
-        for chosen, score in found:
-            path = self._path(view, paths.records["pronunciation"][chosen].tolist())
-            frames = _token_frames(path, log_probs, paths.records[chosen])
-            hypotheses.append(self._hypothesis(path, frames, score))
-        if self.options.nbest > 1:
-            # What a path scored before it met a better one is only known about: score all of them afresh.
-            hypotheses = sorted((self._rescored(log_probs, h) for h in hypotheses), key=lambda h: -h.score)
-        return hypotheses
+        return self._reader.candidates(paths, view, log_probs, most)
 
-    def _path(self, view: View, pronunciations: Sequence[int]) -> list[Added]:
-        """What the records of a path say; those of an unknown word, a phone each and its end, become one."""
-        path: list[Added] = []
-        unknown: list[int] = []
-        for i in pronunciations:
-            if i <= UNKNOWN_PHONE:
-                unknown.append(UNKNOWN_PHONE - i)
-            elif i == UNKNOWN_END:
-                path.append(unknown_word(unknown, view.loop, self.phones))
-                unknown = []
-            else:
-                path.append(view.said(i))
-        return path
+    def _told(self, found: list[list[Candidate]], utterances: list[np.ndarray]) -> list[list[Hypothesis]]:
+        """The best of the candidates of each utterance, as the second language model sees them."""
+        if self._rescorer is not None and self._lm is not None and self.options.rescoring_weight > 0:
+            found = rescore(
+                [self._near(candidates) for candidates in found],
+                self._rescorer,
+                self._lm,
+                self.options.rescoring_weight,
+            )
+        return [
+            [c.hypothesis(c.token_frames(utterance)) for c in candidates[: self.options.nbest]]
+            for candidates, utterance in zip(found, utterances, strict=True)
+        ]
 
-    def _hypothesis(self, path: Sequence[Added], token_frames: tuple[int, ...], score: float) -> Hypothesis:
-        lm_weight, lm_score = self.options.lm_weight, 0.0
-        bonus = sum(said.score for said in path)
-        if self._lm is not None:
-            ids = [*(said.lm_id for said in path), *([self._lm.end] if self._lm.end > 0 else [])]
-            lm_score = self._lm.score_ids(ids)
-            # What an unknown word scores stands in place of the language model's <unk>.
-            bonus -= lm_weight * float(self._lm.log_prob[0]) * sum(said.unknown for said in path)
-        return Hypothesis(
-            words=tuple(said.word for said in path),
-            token_ids=tuple(_tokens(path).tolist()),
-            token_frames=token_frames,
-            word_ends=tuple(itertools.accumulate(len(said.tokens) for said in path)),
-            acoustic_score=score - lm_weight * lm_score - bonus,
-            lm_score=lm_score,
-            score=score,
-        )
-
-    def _rescored(self, log_probs: np.ndarray, hypothesis: Hypothesis) -> Hypothesis:
-        """The same words and phones with the exact sum over their alignments."""
-        acoustic = float(ctc_score(log_probs, np.array(hypothesis.token_ids, np.int16)))
-        gain = acoustic - hypothesis.acoustic_score
-        return dataclasses.replace(hypothesis, acoustic_score=acoustic, score=hypothesis.score + gain)
+    def _near(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Those that a second language model may still make the best, and as many as are asked for."""
+        worst = candidates[0].score - self.options.rescoring_beam
+        return [c for i, c in enumerate(candidates) if c.score >= worst or i < self.options.nbest]
 
 
 class Stream:
@@ -239,7 +219,7 @@ class Stream:
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder, self._view = decoder, decoder._live.view
-        self._workspace = Workspace(decoder.options)
+        self._workspace = Workspace(decoder.options, keep_merges=decoder._most > 1)
         self._workspace.begin(self._view.graph, decoder._compiled.graph.start)
         self._pieces: list[np.ndarray] = []
 
@@ -250,30 +230,19 @@ class Stream:
         self._pieces.append(piece)
 
     def partial(self) -> Hypothesis:
-        """The best hypothesis if the utterance ended here."""
-        return self.finish()[0]
+        """The best hypothesis if the utterance ended here, as the search alone has it."""
+        log_probs, candidates = self._found(self._decoder.options.nbest)
+        return candidates[0].hypothesis(candidates[0].token_frames(log_probs))
 
     def finish(self) -> list[Hypothesis]:
         """Hypotheses for all that was accepted, best first; more may still be accepted."""
+        log_probs, candidates = self._found(self._decoder._most)
+        return self._decoder._told([candidates], [log_probs])[0]
+
+    def _found(self, most: int) -> tuple[np.ndarray, list[Candidate]]:
         empty = np.zeros((0, len(self._decoder.phones)), np.float32)
-        return self._decoder._hypotheses(self._workspace, self._view, np.concatenate([empty, *self._pieces]))
-
-
-def _tokens(path: Sequence[Added]) -> np.ndarray:
-    return np.concatenate([said.tokens for said in path]) if path else np.zeros(0, np.int16)
-
-
-def _token_frames(path: Sequence[Added], log_probs: np.ndarray, records: np.ndarray) -> tuple[int, ...]:
-    """The frame in which each token begins."""
-    # A record ends a word, or is a phone of an unknown one: a piece of known place either way.
-    pieces = records[records["pronunciation"] != UNKNOWN_END]
-    sizes: list[int] = []
-    for said in path:
-        sizes += [1] * len(said.tokens) if said.word_id < 0 else [len(said.tokens)]
-    tokens = _tokens(path)
-    frames = np.zeros(len(tokens), np.int32)
-    place_tokens(log_probs, tokens, np.cumsum(sizes, dtype=np.int32), pieces["frame"].copy(), frames)
-    return tuple(frames.tolist())
+        log_probs = np.concatenate([empty, *self._pieces])
+        return log_probs, self._decoder._candidates(self._workspace, self._view, log_probs, most)
 
 
 def _utterances(log_probs: Any, lengths: Any, num_tokens: int) -> list[np.ndarray]:

@@ -138,13 +138,12 @@ class NgramModel:
             scores.append(float(value))
         return scores
 
-    def score_ids(self, ids: Sequence[int]) -> float:
-        """Log-probability (natural log) of words given by their ids, after the sentence begin."""
-        return float(
-            _score_ids(
-                self.log_prob, self.backoff, self.suffix, self.word, self.first, self.start(),
-                np.asarray(ids, np.int32),
-            )
+    def scores_of_ids(self, ids: Sequence[int]) -> np.ndarray:
+        """Log-probability (natural log) of each of the words given by their ids, after the sentence begin,
+        float32."""
+        return _scores_of_ids(
+            self.log_prob, self.backoff, self.suffix, self.word, self.first, self.start(),
+            np.asarray(ids, np.int32),
         )  # fmt: skip
 
     def scores_after(self, states: np.ndarray, word: int) -> np.ndarray:
@@ -238,9 +237,8 @@ def _scores_after(log_prob, backoff, suffix, word, first, states, wanted):
 
 
 @njit(cache=True, nogil=True)
-def _score_ids(log_prob, backoff, suffix, word, first, state, words):
-    total, at = 0.0, np.int64(state)
-    for wanted in words:
-        value, at = lm_step(log_prob, backoff, suffix, word, first, at, wanted)
-        total += value
-    return total
+def _scores_of_ids(log_prob, backoff, suffix, word, first, state, words):
+    scores, at = np.empty(words.shape[0], np.float32), np.int64(state)
+    for i in range(words.shape[0]):
+        scores[i], at = lm_step(log_prob, backoff, suffix, word, first, at, words[i])
+    return scores

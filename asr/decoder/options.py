@@ -22,6 +22,10 @@ class DecoderOptions:
     written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it;
     "spell", the same, and a Recognizer writes the word as such sounds are usually written.
 
+    A decoder with a second language model lets it choose among the `rescored` best hypotheses (`nbest`, if
+    that is more), as far as they are within `rescoring_beam` of the best one: its score counts
+    `rescoring_weight`, the first one's the rest.
+
     `engine`: "cpu", or "gpu": whole batches on a CUDA device with the same results. It finds one hypothesis
     and no unknown words; streams are searched on the CPU all the same.
     """
@@ -37,6 +41,9 @@ class DecoderOptions:
     unknown: str = "off"
     unknown_score: float = -4.0
     nbest: int = 1
+    rescored: int = 100
+    rescoring_beam: float = 5.0
+    rescoring_weight: float = 0.5
     num_threads: int = 0
     engine: str = "cpu"
 
@@ -51,6 +58,12 @@ class DecoderOptions:
             raise ValueError(f"unknown must be off, mark or spell, not {self.unknown!r}")
         if self.nbest < 1:
             raise ValueError(f"nbest must be at least 1, not {self.nbest}")
+        if self.rescored < 1:
+            raise ValueError(f"rescored must be at least 1, not {self.rescored}")
+        if self.rescoring_beam <= 0:
+            raise ValueError(f"rescoring_beam must be above 0, not {self.rescoring_beam}")
+        if not 0 <= self.rescoring_weight <= 1:
+            raise ValueError(f"rescoring_weight must be from 0 to 1, not {self.rescoring_weight}")
         if self.engine not in ("cpu", "gpu"):
             raise ValueError(f"engine must be cpu or gpu, not {self.engine!r}")
         if self.engine == "gpu" and (self.nbest > 1 or self.unknown != "off"):
@@ -63,5 +76,7 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
     """What suits the embedded acoustic model: the weights belong to a model, and are tuned anew for
     another. Its posteriors are less sharp than the defaults expect: a phone that is missing there is more
     often another word, and few new words are worth more false alarms."""
-    tuned = DecoderOptions(lm_weight=0.8, word_score=-1.0, missing_phone_score=-4.0, unknown_words=300)
+    tuned = DecoderOptions(
+        lm_weight=0.8, word_score=-0.5, rescoring_weight=0.7, missing_phone_score=-4.0, unknown_words=300
+    )
     return replace(tuned, **changes)  # type: ignore[arg-type]

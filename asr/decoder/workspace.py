@@ -50,18 +50,19 @@ class Paths:
 class Workspace:
     """A search that can be fed piece by piece; not for two threads at a time."""
 
-    def __init__(self, options: DecoderOptions) -> None:
+    def __init__(self, options: DecoderOptions, keep_merges: bool) -> None:
+        """`keep_merges`: what lost to another path is remembered, as more than the best one needs."""
         # Before pruning a frame has a few times as many tokens as after it.
         capacity = max(4096, 6 * options.beam_size)
         self._capacity = capacity
         self._tokens = [np.zeros(capacity * TOKEN_BYTES, np.uint8) for _ in range(2)]
         self._table = np.zeros(1 << (2 * capacity).bit_length(), np.int64)
         self._records = np.zeros(4 * capacity, RECORD)
-        self._merges = np.zeros(8 * capacity if options.nbest > 1 else 0, MERGE)
+        self._merges = np.zeros(8 * capacity if keep_merges else 0, MERGE)
         self._state = np.zeros(STATE_SIZE, np.int64)
         self._limits = Limits(
             options.beam_size, float(options.beam_threshold), float(np.log(options.blank_skip_threshold)),
-            options.nbest > 1,
+            keep_merges,
         )  # fmt: skip
 
         self._work = self._addresses()

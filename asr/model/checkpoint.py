@@ -38,8 +38,7 @@ class AcousticModel:
         self.frame_s = network.encoder.config.frame_s
         self._features = LogMel().to(device).eval()
         self._network = network.to(device).eval()
-        # bf16 where the hardware multiplies it; elsewhere it would only be slower.
-        self._half = device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AMX" or _has_bf16()
+        self._half = computes_in_bf16(device)
 
     @torch.inference_mode()
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -56,7 +55,10 @@ class AcousticModel:
             return self._network(normalize_features(features, frames), frames)
 
 
-def _has_bf16() -> bool:
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16; elsewhere it would only be slower."""
+    if device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AMX":
+        return True
     flags = Path("/proc/cpuinfo")
     return flags.exists() and "avx512_bf16" in flags.read_text()
 

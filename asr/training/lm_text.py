@@ -13,6 +13,9 @@ from pathlib import Path
 from asr.text import normalize
 from asr.training.lm_tables import open_text
 
+# In a data folder: the texts, and what must not be in a model made of them.
+TEXTS = ("text/novels.txt.xz", "text/modern.txt.xz")
+FORBIDDEN = "*/dev.tsv"
 SHARED_WORDS = 7  # in a row with a forbidden sentence: too many to be chance
 
 _NOT_WORDS = re.compile(r"[^A-Za-z' ]")
@@ -79,6 +82,22 @@ class Exclusion:
         found = sentence in self.sentences or not self.runs.isdisjoint(_runs(words))
         self.dropped += found
         return found
+
+
+def training_sentences(
+    path: Path, held_out_every: int, exclusion: Exclusion, unwanted: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """The sentences of a text that are not held out, not excluded, and without any of the unwanted words."""
+    for sentence in read_sentences(path):
+        if is_held_out(sentence, held_out_every) or exclusion(sentence):
+            continue
+        if not unwanted or unwanted.isdisjoint(sentence.split()):
+            yield sentence
+
+
+def read_held_out(path: Path, every: int) -> list[str]:
+    """The sentences of a text that are for measuring."""
+    return [sentence for sentence in read_sentences(path) if is_held_out(sentence, every)]
 
 
 def _runs(words: list[str]) -> Iterator[tuple[str, ...]]:

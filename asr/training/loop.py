@@ -227,8 +227,13 @@ def replace_model(
     folder: Path, network: PhoneModel, phones: PhoneSet, dtype: torch.dtype = torch.float16
 ) -> None:
     """As `save_model`, but who reads the folder meanwhile, or after a crash, finds every file whole."""
+    replace_files(folder, lambda new: save_model(new, network, phones, dtype))
+
+
+def replace_files(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder, and put its files in place of those of `folder`."""
     new = folder.with_name(folder.name + ".new")
-    save_model(new, network, phones, dtype)
+    write(new)
     folder.mkdir(parents=True, exist_ok=True)
     for file in new.iterdir():
         os.replace(file, folder / file.name)

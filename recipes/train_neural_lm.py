@@ -1,0 +1,251 @@
+"""Train the neural language model that chooses among the decoder's best hypotheses.
+
+    # glibc: keep memory between steps
+    export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
+    python recipes/train_neural_lm.py --data ~/phonebook-data --out runs/neural-lm
+    asr transcribe call.wav --neural-lm runs/neural-lm/average
+
+A small transformer over pieces of words, on the texts of train_lm.py: the same sentences are held out, and
+those of development sets are left out. Muon (Jordan et al. 2024) on the matrices, AdamW on the rest, linear
+decay, an exponential average of the weights. Other texts: --text FILE for each, one sentence a line. An
+interrupted run goes on when the same command is given again. `--out` holds `last.pt` (everything needed to go
+on) and `average/`, the model. Sentences of more than 160 pieces are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from asr.errors import one_line_errors
+from asr.model.checkpoint import computes_in_bf16
+from asr.model.neural_lm import NeuralLM, NeuralLMConfig, save_neural_lm
+from asr.training.lm_text import FORBIDDEN, TEXTS, Exclusion, read_held_out, training_sentences
+from asr.training.loop import make_optimizers, replace_files, save_state, set_rates
+from asr.training.next_piece import next_piece_loss, perplexity
+from asr.training.sentences import IGNORED, Corpus, SentenceBatches, encode, train_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    texts: tuple[Path, ...]
+    out: Path
+    exclude: tuple[Path, ...] = ()
+    network: NeuralLMConfig = field(default_factory=NeuralLMConfig)
+    epochs: float = 1.1
+    batch_pieces: int = 8192
+    muon_rate: float = 0.02
+    adam_rate: float = 3e-3
+    warmup_steps: int = 200
+    clip: float = 5.0  # longest gradient
+    average_decay: float = 0.998
+    held_out_every: int = 200
+    judge_every: int = 5_000_000  # pieces
+    save_every_s: float = 60.0
+    seed: int = 1
+    threads: int = 1
+
+
+def main(config: Config) -> None:
+    """Raises ValueError for texts without sentences and for another run in `out`."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    exclusion = Exclusion.read(config.exclude)
+
+    def sentences() -> Iterator[str]:
+        for text in config.texts:
+            yield from training_sentences(text, config.held_out_every, exclusion)
+
+    if next(sentences(), None) is None:
+        raise ValueError(f"{config.texts[0]}: no sentences in it")
+    tokenizer = train_tokenizer(sentences(), config.network.pieces)
+    if tokenizer.get_vocab_size() != config.network.pieces:
+        found = tokenizer.get_vocab_size()
+        raise ValueError(f"the texts have {found} pieces, not {config.network.pieces}: give --pieces {found}")
+    corpus = encode(sentences(), tokenizer)
+    held_out = {
+        text.name.split(".")[0]: encode(read_held_out(text, config.held_out_every), tokenizer)
+        for text in config.texts
+    }
+    batches = SentenceBatches(corpus, config.batch_pieces, config.network.positions, config.seed)
+    held_out = {name: corpus for name, corpus in held_out.items() if len(corpus.pieces)}
+    run = Run(config, config.epochs * batches.num_targets, tokenizer.to_str())
+    parameters = sum(p.numel() for p in run.network.parameters())
+    sizes = f"{corpus.num_words / 1e6:.2f} M words, {len(corpus.pieces) / 1e6:.2f} M pieces"
+    print(f"{sizes}, {parameters / 1e6:.2f} M parameters, {run.device.type}", file=sys.stderr)
+
+    def write() -> None:
+        run.save()
+        replace_files(config.out / "average", lambda new: save_neural_lm(new, run.average, tokenizer))
+
+    judged, saved = run.seen, time.monotonic()
+    try:
+        for losses in run.train(batches):
+            if run.steps % 50 == 0:
+                print(f"{run.line()}  loss {losses:.3f}", file=sys.stderr)
+            if time.monotonic() - saved > config.save_every_s:
+                write()
+                saved = time.monotonic()
+            if run.seen - judged > config.judge_every:
+                run.judge(held_out)
+                judged = run.seen
+    except KeyboardInterrupt:
+        if not run.updating:  # else some weights are new and some are old
+            write()
+        where = "the last save" if run.updating else "there"
+        print(f"interrupted: the same command goes on from {where}", file=sys.stderr)
+        raise SystemExit(130) from None
+    write()
+    run.judge(held_out)
+
+
+class Run:
+    """Network, its average, optimisers and counters: all that `last.pt` holds."""
+
+    def __init__(self, config: Config, total: float, tokenizer: str) -> None:
+        """`total`: pieces to be seen. `updating`: in the middle of a step, when nothing may be saved."""
+        self.config, self.total, self.tokenizer = config, total, tokenizer
+        self.updating = False
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.half = computes_in_bf16(self.device)
+        self.network = NeuralLM(config.network).to(self.device)
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizers = make_optimizers(
+            self.network.blocks, self.network.parameters(), config.muon_rate, config.adam_rate
+        )
+        self.steps = self.seen = self.epoch = self.batch = 0
+        if (config.out / "last.pt").exists():
+            self._load()
+        self._began, self._seen_then = time.monotonic(), self.seen
+
+    def train(self, batches: SentenceBatches) -> Iterator[float]:
+        """The loss of each step, until the end."""
+        while self.seen < self.total:
+            for inputs, targets in batches.epoch(self.epoch, self.batch):
+                yield self._step(inputs.to(self.device), targets.to(self.device))
+                if self.seen >= self.total:
+                    return
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> float:
+        config = self.config
+        rates = (config.muon_rate, config.adam_rate)
+        set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.seen / self.total)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            loss = next_piece_loss(self.network, inputs, targets)
+        loss.backward()
+        self.updating = True
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.steps, self.batch = self.steps + 1, self.batch + 1
+        self.seen += int((targets != IGNORED).sum())
+        decay = min(config.average_decay, (1 + self.steps) / (10 + self.steps))
+        with torch.no_grad():
+            for mean, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(new, 1 - decay)
+        self.updating = False
+        return loss.item()
+
+    def line(self) -> str:
+        speed = (self.seen - self._seen_then) / max(time.monotonic() - self._began, 1e-9)
+        left_min = (self.total - self.seen) / max(speed, 1e-9) / 60
+        done = f"step {self.steps}  {self.seen / 1e6:.2f} of {self.total / 1e6:.2f} M pieces"
+        return f"{done}  {speed:.0f} pieces/s  {left_min:.0f} min left"
+
+    def judge(self, held_out: dict[str, Corpus]) -> None:
+        found = (
+            f"{n} {perplexity(self.average, c, self.device, self.half):.1f}" for n, c in held_out.items()
+        )
+        print(f"{self.seen / 1e6:.2f} M pieces: perplexity {', '.join(found)}", flush=True)
+
+    def save(self) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "counters": (self.steps, self.seen, self.epoch, self.batch),
+            "made_for": self._made_for(),
+        }
+        save_state(state, self.config.out / "last.pt")
+
+    def _made_for(self) -> dict[str, Any]:
+        """What a run that goes on must share with the one before it."""
+        config = self.config
+        same = {"network": asdict(config.network), "batch_pieces": config.batch_pieces, "seed": config.seed}
+        return same | {"tokenizer": self.tokenizer}
+
+    def _load(self) -> None:
+        path = self.config.out / "last.pt"
+        state = torch.load(path, map_location=self.device)
+        if state["made_for"] != self._made_for():
+            raise ValueError(f"{path}: of other texts, sizes or batches: take another --out")
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.steps, self.seen, self.epoch, self.batch = state["counters"]
+        print(f"going on from step {self.steps}, {self.seen / 1e6:.2f} M pieces", file=sys.stderr)
+
+
+def cli(
+    out: Annotated[Path, typer.Option(help="folder of the run")],
+    data: Annotated[
+        Path | None, typer.Option(help="data folder: its two texts, less its dev sets' sentences")
+    ] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="a text, one sentence a line, plain, .gz or .xz")
+    ] = None,
+    exclude: Annotated[
+        list[Path] | None, typer.Option(help="manifest or text that the model must not know")
+    ] = None,
+    pieces: Annotated[int, typer.Option(help="of words, in the vocabulary")] = NeuralLMConfig.pieces,
+    dim: Annotated[int, typer.Option(help="channels")] = NeuralLMConfig.dim,
+    layers: Annotated[int, typer.Option(min=1)] = NeuralLMConfig.layers,
+    heads: Annotated[
+        int, typer.Option(min=1, help="of attention; they share the channels")
+    ] = NeuralLMConfig.heads,
+    epochs: Annotated[float, typer.Option(help="how often every sentence is seen")] = Config.epochs,
+    batch_pieces: Annotated[int, typer.Option(help="pieces of a batch")] = Config.batch_pieces,
+    muon_rate: Annotated[float, typer.Option(help="learning rate of matrices")] = Config.muon_rate,
+    adam_rate: Annotated[float, typer.Option(help="of all else")] = Config.adam_rate,
+    held_out_every: Annotated[
+        int, typer.Option(min=2, help="hold out one sentence in")
+    ] = Config.held_out_every,
+    seed: Annotated[int, typer.Option(help="of weights and batches")] = Config.seed,
+    threads: Annotated[int, typer.Option(min=1)] = Config.threads,
+) -> None:
+    """Train a neural language model from text."""
+    texts = text or ([data / name for name in TEXTS] if data else [])
+    if not texts:
+        raise typer.BadParameter("give --data FOLDER or --text FILE")
+    with one_line_errors():
+        main(
+            Config(
+                texts=tuple(texts),
+                out=out,
+                exclude=(*sorted(data.glob(FORBIDDEN) if data else ()), *(exclude or ())),
+                network=NeuralLMConfig(pieces=pieces, dim=dim, layers=layers, heads=heads),
+                epochs=epochs,
+                batch_pieces=batch_pieces,
+                muon_rate=muon_rate,
+                adam_rate=adam_rate,
+                held_out_every=held_out_every,
+                seed=seed,
+                threads=threads,
+            )
+        )
+
+
+if __name__ == "__main__":
+    typer.run(cli)
