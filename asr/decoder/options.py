@@ -41,7 +41,7 @@ class DecoderOptions:
     unknown: str = "off"
     unknown_score: float = -4.0
     nbest: int = 1
-    rescored: int = 100
+    rescored: int = 300
     rescoring_beam: float = 5.0
     rescoring_weight: float = 0.5
     num_threads: int = 0
@@ -77,6 +77,6 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
     another. Its posteriors are less sharp than the defaults expect: a phone that is missing there is more
     often another word, and few new words are worth more false alarms."""
     tuned = DecoderOptions(
-        lm_weight=0.8, word_score=-0.5, rescoring_weight=0.7, missing_phone_score=-4.0, unknown_words=300
+        lm_weight=0.9, word_score=-1.0, rescoring_weight=0.75, missing_phone_score=-4.0, unknown_words=300
     )
     return replace(tuned, **changes)  # type: ignore[arg-type]
