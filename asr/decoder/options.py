@@ -77,6 +77,10 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
     another. Its posteriors are less sharp than the defaults expect: a phone that is missing there is more
     often another word, and few new words are worth more false alarms."""
     tuned = DecoderOptions(
-        lm_weight=0.9, word_score=-1.0, rescoring_weight=0.75, missing_phone_score=-4.0, unknown_words=300
+        lm_weight=0.9,
+        word_score=-1.0,
+        rescoring_weight=0.75,
+        missing_phone_score=-4.0,
+        unknown_words=300,
     )
     return replace(tuned, **changes)  # type: ignore[arg-type]
