@@ -18,7 +18,7 @@ from asr.transcribe import Failure, Recognizer
 from asr.types import Transcript
 
 # What an unknown word scores: more than where a transcript is wanted, for here a mark too many does no harm.
-UNKNOWN_SCORE = -1.0
+UNKNOWN_SCORE = -0.5
 _ALIKE = 1.0  # distance a phone, up to which two marks are one word: about one sound in four misheard
 _FEWEST, _MOST = 3, 14  # phones: of fewer there is too little to go by, more are several words
 
