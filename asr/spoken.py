@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from asr.decoder.ctc import ctc_score
+from asr.decoder.ctc import relative, relative_score
 
 Tokens = tuple[int, ...]
 _SILENT = math.log(0.9)  # a frame whose blank is likelier holds no phone
@@ -98,8 +98,9 @@ def find_span(log_probs: np.ndarray, tokens: Tokens, free: bool = False) -> Span
 
 @njit(cache=True, nogil=True)
 def _explain(log_probs, tokens, offsets, scores):
+    shares, highest = relative(log_probs)
     for i in range(scores.shape[0]):
-        scores[i] = ctc_score(log_probs, tokens[offsets[i] : offsets[i + 1]])
+        scores[i] = highest + relative_score(shares, tokens[offsets[i] : offsets[i + 1]])
 
 
 @njit(cache=True, nogil=True)

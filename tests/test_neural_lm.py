@@ -216,10 +216,17 @@ def test_another_run_in_the_folder(tmp_path: Path) -> None:
             train_neural_lm.Run(changed, 10, tokenizer)
 
 
-@pytest.mark.parametrize("heads", [0, 3])
-def test_heads_that_cannot_share_the_channels(heads: int) -> None:
-    with pytest.raises(ValueError, match=f"{heads} heads cannot share 16 channels"):
-        NeuralLMConfig(dim=16, heads=heads)
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"heads": 3}, "3 heads cannot share 16 channels"),
+        ({"heads": 0}, "cannot have 0 heads"),
+        ({"pieces": 0}, "cannot have 0 pieces"),
+    ],
+)
+def test_sizes_that_cannot_be(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NeuralLMConfig(**{"dim": 16, **sizes})
 
 
 def test_a_model_comes_back_from_disk(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -13,7 +13,7 @@ from test_decoder import PHONES, WIDE, by_definition, close, emissions, random_l
 from test_ngram import WORDS, write_arpa
 
 from asr.decoder import Decoder, DecoderOptions, NgramModel, candidates
-from asr.decoder.ctc import ctc_score
+from asr.decoder.ctc import relative, relative_score
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
 
@@ -215,8 +215,10 @@ def test_scores_far_below_what_a_float_holds() -> None:
         before = now
     expected = np.logaddexp(before[-1], before[-2])
     assert expected < -2000
-    assert ctc_score(log_probs, tokens) == pytest.approx(expected, rel=1e-6)
+    shares, highest = relative(log_probs)
+    assert highest + relative_score(shares, tokens) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_path_longer_than_the_emissions_is_impossible() -> None:
-    assert ctc_score(emissions(np.random.default_rng(0), 3), np.array([1, 2, 3, 4], np.int16)) == -np.inf
+    shares, _ = relative(emissions(np.random.default_rng(0), 3))
+    assert relative_score(shares, np.array([1, 2, 3, 4], np.int16)) == -np.inf

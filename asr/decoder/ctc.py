@@ -12,14 +12,6 @@ _NEVER = np.float32(-1e30)
 
 
 @njit(cache=True, nogil=True)
-def ctc_score(log_probs, tokens):
-    """Log of the summed probability of all alignments of `tokens` (Graves et al. 2006, section 4.1); arrays,
-    not addresses."""
-    frames, highest = relative(log_probs)
-    return highest + relative_score(frames, tokens)
-
-
-@njit(cache=True, nogil=True)
 def relative(log_probs):
     """The probabilities (frames, tokens) of each frame as shares of its likeliest token's, float64, and the
     sum of those tokens' logs. Shares below exp(-300) count as that: what is impossible can be told from what
@@ -36,7 +28,8 @@ def relative(log_probs):
 
 @njit(cache=True, nogil=True)
 def relative_score(shares, tokens):
-    """As `ctc_score` of what `relative` gave. Without logarithms, and scaled in every frame."""
+    """Log of the summed probability of all alignments of `tokens` int16 (Graves et al. 2006, section 4.1), of
+    what `relative` gave: less the sum that it gave beside. Without logarithms, and scaled in every frame."""
     n = tokens.shape[0]
     # After a frame: the paths that end in blank after k tokens, and in the k-th token.
     blank, token = np.zeros(n + 1), np.zeros(n + 1)

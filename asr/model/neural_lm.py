@@ -40,7 +40,10 @@ class NeuralLMConfig:
     positions: int = 160
 
     def __post_init__(self) -> None:
-        if min(self.pieces, self.dim, self.layers, self.heads, self.positions) < 1 or self.dim % self.heads:
+        for name, size in dataclasses.asdict(self).items():
+            if size < 1:
+                raise ValueError(f"a neural language model cannot have {size} {name}")
+        if self.dim % self.heads:
             raise ValueError(f"{self.heads} heads cannot share {self.dim} channels")
 
 
