@@ -9,10 +9,16 @@ result, `alignments.npz` beside the features, holds for every utterance the pron
 said and the state of each frame. Fifteen hours take about five minutes on one core.
 
 A word may be said in all ways that the base lexicon, the user's own and the `--lexicon` files have for it.
+
+Of synthesised speech the phones are known. They are taken as they are, at once, and the frames stay without
+labels:
+
+    python recipes/align.py --prepared work/synthetic --spoken synthetic/manifest.phones.tsv
 """
 
 from __future__ import annotations
 
+import csv
 import functools
 import sys
 import time
@@ -28,7 +34,7 @@ from asr.errors import one_line_errors
 from asr.phones import PhoneSet
 from asr.training.alignment import STATES_PER_PHONE, StateGraph, align, build_graph, phones_of, uniform
 from asr.training.gmm import Mixtures, cepstra
-from asr.training.prepared import Alignments, Prepared
+from asr.training.prepared import UNLABELLED, Alignments, Prepared
 from asr.training.transcripts import guess_missing, lexicon_files, read_pronunciations, words_of
 
 
@@ -37,6 +43,7 @@ class Config:
     prepared: Path
     lexicon: Sequence[Path] = ()  # beside the base lexicon
     user_lexicon: bool = True
+    spoken: Path | None = None  # the table of phones that recipes/synthesize.py wrote
     passes: int = 25
     split_after: tuple[int, ...] = (7, 11, 15, 19)  # 2, 4, 8, 16 Gaussians a state
     first_utterances: int = 2_000  # grows evenly to all_utterances
@@ -112,6 +119,8 @@ def main(config: Config) -> None:
     not there or have bad lines."""
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
     prepared = Prepared.open(config.prepared)
+    if config.spoken is not None:
+        return write(config, prepared, *known_phones(config.spoken, prepared, phones), phones)
     graphs = graphs_of(prepared, lexicon_files(config.lexicon, config.user_lexicon), phones)
     if not any(graphs):
         raise ValueError(f"{config.prepared}: no utterance has a text whose words can be pronounced")
@@ -120,7 +129,7 @@ def main(config: Config) -> None:
 
     classes = np.zeros(sum(len(f) for f in features), np.uint8)
     chosen: list[np.ndarray] = []
-    at = failed = 0
+    at = 0
     for graph, x in zip(graphs, features, strict=True):
         targets = np.zeros(0, np.int16)
         if graph is not None and len(x):
@@ -131,13 +140,34 @@ def main(config: Config) -> None:
                     classes[at : at + len(x)] = graph.classes[path]
             except ValueError:
                 pass
-        failed += not len(targets)
         chosen.append(targets)
         at += len(x)
+    write(config, prepared, chosen, classes, phones)
+
+
+def known_phones(table: Path, prepared: Prepared, phones: PhoneSet) -> tuple[list[np.ndarray], np.ndarray]:
+    """For each utterance its phones, none where the table does not have it, and frames without labels. Raises
+    ValueError for another table."""
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if not {"path", "phones"} <= set(rows.fieldnames or ()):
+            raise ValueError(f"{table}: no columns path and phones: give what recipes/synthesize.py wrote")
+        known = {
+            Path(row["path"]).stem: phones.encode(row["phones"].replace("|", " ").split()) for row in rows
+        }
+    chosen = [np.array(known.get(utterance.id, ()), np.int16) for utterance in prepared.utterances]
+    num_frames = sum(len(prepared.frames(i)) for i in range(len(chosen)))
+    return chosen, np.full(num_frames, UNLABELLED, np.uint8)
+
+
+def write(
+    config: Config, prepared: Prepared, chosen: list[np.ndarray], classes: np.ndarray, phones: PhoneSet
+) -> None:
     offsets = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum([len(targets) for targets in chosen], out=offsets[1:])
     out = config.prepared / "alignments.npz"
     Alignments(np.concatenate(chosen), offsets, classes, prepared.digest()).save(out)
+    failed = sum(not len(targets) for targets in chosen)
     print(f"{out}: {len(chosen) - failed:,} utterances aligned, {failed} not, {len(phones)} phones")
 
 
@@ -149,11 +179,22 @@ def cli(
     user_lexicon: Annotated[
         bool, typer.Option("--user-lexicon/--no-user-lexicon", help="use your own words (user.txt)")
     ] = True,
+    spoken: Annotated[
+        Path | None, typer.Option(help="table of the phones that were spoken: manifest.phones.tsv")
+    ] = None,
     passes: Annotated[int, typer.Option(help="Viterbi passes")] = Config.passes,
 ) -> None:
     """Align speech to transcripts from a flat start."""
     with one_line_errors():
-        main(Config(prepared=prepared, lexicon=lexicon or (), user_lexicon=user_lexicon, passes=passes))
+        main(
+            Config(
+                prepared=prepared,
+                lexicon=lexicon or (),
+                user_lexicon=user_lexicon,
+                spoken=spoken,
+                passes=passes,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,12 @@ sound is. `--loss ctc-crf` starts well from a model that was trained with CTC. `
 `--intermediate` add losses that are off by default. Muon (Jordan et al. 2024) on the matrices, AdamW on the
 rest, linear decay, an exponential average of the weights.
 
-A CUDA GPU is used if there is one. Several processes, on as many GPUs or else on the processor, share the
+A CUDA GPU is used if there is one. It is fed best from waveforms (`prepare.py --waveforms`), which it turns
+to features and augments itself:
+
+    python recipes/finetune.py --prepared work/real --prepared work/synthetic --first-times 2 --waveforms \
+        --noises ~/phonebook-data/noise --seconds 480 --warp 0.5 --noise 0.5 --narrow 0.1 ...
+ Several processes, on as many GPUs or else on the processor, share the
 batches and average their gradients; to step as often per hour of audio as one does they take smaller ones:
 
     accelerate launch --multi_gpu --num_processes 2 recipes/finetune.py --seconds 60 ...
@@ -52,6 +57,8 @@ from asr.training.objective import Loss, Objective, ObjectiveConfig
 from asr.training.prepared import Alignments, Prepared
 from asr.training.progress import Judge
 from asr.training.stepper import StepConfig, Stepper
+from asr.training.waveform_augment import WaveformAugmentConfig
+from asr.training.waveform_batches import WaveformBatchConfig, WaveformSource
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -59,13 +66,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    prepared: Path
+    prepared: tuple[Path, ...]
     out: Path
     development: Path | None = None
     init: Path | None = None  # a model to start from, else random numbers
     hours: float = 400.0  # of audio passed in all
     encoder: EncoderConfig = field(default_factory=EncoderConfig)  # where `init` does not decide
     batch: BatchConfig = field(default_factory=BatchConfig)
+    waveforms: WaveformBatchConfig | None = None  # then instead of `batch`
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     accumulate: int = 1  # batches of each process a step
     step: StepConfig = field(default_factory=StepConfig)
@@ -87,12 +95,10 @@ def main(config: Config) -> None:
     network = start_network(config.init, config.encoder, phones, auxiliary=True)
     for block in network.encoder.blocks:
         block.dropout = config.dropout
-    prepared = Prepared.open(config.prepared)
-    batch_config = replace(config.batch, stride=network.encoder.config.stride)
-    source = BatchSource(prepared, Alignments.open(config.prepared / "alignments.npz"), batch_config)
+    source = open_source(config, network.encoder.config.stride, accelerator.device)
     ngram = None
     if config.objective.loss is Loss.CTC_CRF:
-        ngram = estimate_phone_ngram((source.alignments.targets(i) for i in source.usable), len(phones))
+        ngram = estimate_phone_ngram((source.targets(i) for i in source.usable), len(phones))
     network.phone_lm = None if ngram is None else ngram.probs.log()
     judge = Judge.open(config.development, phones) if config.development and first else None
     run = Run(config, network, phones, accelerator, ngram)
@@ -114,6 +120,18 @@ def main(config: Config) -> None:
     elif first:
         run.journal.draw()
     end_together(accelerator)
+
+
+def open_source(config: Config, stride: int, device: torch.device) -> BatchSource | WaveformSource:
+    """Raises ValueError as `main` says of folders."""
+    parts = [
+        (Prepared.open(folder), Alignments.open(folder / "alignments.npz")) for folder in config.prepared
+    ]
+    if config.waveforms is not None:
+        return WaveformSource(parts, replace(config.waveforms, stride=stride), device)
+    if len(parts) > 1:
+        raise ValueError("several --prepared folders need --waveforms")
+    return BatchSource(*parts[0], replace(config.batch, stride=stride))
 
 
 class Run:
@@ -202,12 +220,16 @@ class Run:
         for name, old, new in options:
             if old != new:
                 raise ValueError(f"{path}: a run with {name} {old}: give that, or another --out")
+        if bool(before.get("waveforms")) != bool(config.waveforms):
+            raise ValueError(f"{path}: only a run with --waveforms goes on with it: take another --out")
         if before["batch"]["copies"] != config.batch.copies:
             raise ValueError(f"{path}: only a run with --consistency goes on with it: take another --out")
 
 
 def cli(
-    prepared: Annotated[Path, typer.Option(help="features and alignments")],
+    prepared: Annotated[
+        list[Path], typer.Option(help="features and alignments; several folders with --waveforms")
+    ],
     out: Annotated[Path, typer.Option(help="the run's folder; an interrupted run there goes on")],
     development: Annotated[
         Path | None, typer.Option(help="prepared development sets, to watch the PER")
@@ -236,6 +258,14 @@ def cli(
     dropout: Annotated[float, typer.Option(help="in the blocks' bottlenecks")] = Config.dropout,
     warp: Annotated[float, typer.Option(help="share of utterances with another vocal tract length")] = 0.0,
     noise: Annotated[float, typer.Option(help="share of utterances with noise or babble mixed in")] = 0.0,
+    waveforms: Annotated[
+        bool, typer.Option("--waveforms", help="make features, speeds and rooms on the device, for a GPU")
+    ] = False,
+    noises: Annotated[Path | None, typer.Option(help="with --waveforms: a folder with noise.tsv")] = None,
+    rooms: Annotated[float, typer.Option(help="with --waveforms: share of utterances in rooms")] = 0.4,
+    first_times: Annotated[
+        int, typer.Option(min=1, help="with --waveforms: how often an epoch takes the first folder's speech")
+    ] = 1,
     narrow: Annotated[float, typer.Option(help="share of utterances as over a telephone")] = 0.0,
     mel_width: Annotated[int, typer.Option(help="widest SpecAugment mask in mels")] = BatchConfig.mel_width,
     time_mask_scale: Annotated[
@@ -259,10 +289,17 @@ def cli(
             seconds=seconds, seed=seed, mel_width=mel_width, augment=augment, copies=2 if consistency else 1,
             time_every=max(1, round(BatchConfig.time_every / time_mask_scale)),
         )  # fmt: skip
+        of_waveforms = WaveformBatchConfig(
+            seconds=seconds, seed=seed, mels=(BatchConfig.mel_masks, mel_width),
+            times=(batch.time_every, BatchConfig.time_width), noises=noises, first_times=first_times,
+            augment=WaveformAugmentConfig(room=rooms, noise=noise, warp=warp, narrow=narrow),
+        )  # fmt: skip
+        if waveforms and consistency:
+            raise ValueError("--waveforms makes no copies for --consistency: take one or the other")
         main(
             Config(
-                prepared=prepared, out=out, development=development, init=init, hours=hours, batch=batch,
-                encoder=encoder,
+                prepared=tuple(prepared), out=out, development=development, init=init, hours=hours,
+                batch=batch, waveforms=of_waveforms if waveforms else None, encoder=encoder,
                 objective=ObjectiveConfig(loss=loss, consistency=consistency, intermediate=intermediate),
                 step=StepConfig(muon_rate=muon_rate, adam_rate=adam_rate, clip=clip, seed=seed),
                 accumulate=accumulate, dropout=dropout, judge_every_hours=judge_every_hours, threads=threads,

@@ -10,7 +10,9 @@ release, and any folder of recordings with their texts beside them (asr/corpora.
 `features-SPEED.raw` (float16, frames x mels, all utterances one after the other) and `utterances.tsv` (id,
 set, speaker, text, first:last frame at each speed). The training recipes map these files into memory; an
 hour of speech takes 58 MB at each speed. A file that cannot be read is skipped and counted. With --noise each
-utterance is also written in rooms with noises (`features-noisy-SPEED.raw`).
+utterance is also written in rooms with noises (`features-noisy-SPEED.raw`). With --waveforms the waveforms
+are kept instead (`waveforms.raw`, 115 MB an hour, and the features at their own speed, for the alignment): a
+GPU makes speeds, rooms and noises from them while it trains.
 
 Into a folder that was prepared before, everything is written anew: its alignments go, for they are of the old
 texts, and the table comes last, so that there is none over features that are not complete.
@@ -33,6 +35,7 @@ from rich.progress import track
 from asr.corpora import read_common_voice, read_folder, read_librispeech
 from asr.errors import one_line_errors
 from asr.manifest import Utterance, read_manifest
+from asr.training.prepared import SAMPLES, WAVEFORMS
 
 TRAINING = (
     "commonvoice/train.tsv", "speechocean/train.tsv", "kathleen/train.tsv", "ljspeech/train.tsv",
@@ -50,6 +53,7 @@ class Config:
     speeds: tuple[float, ...] = (1.0, 0.9, 1.1)
     noisy_speeds: tuple[float, ...] = (0.95, 1.05)
     noise: Path | None = None
+    waveforms: bool = False
     jobs: int = 2
 
 
@@ -73,7 +77,8 @@ def items_of(name: str, utterances: Iterable[Utterance]) -> list[Item]:
 
 
 def extract(item: Item, config: Config) -> list[np.ndarray] | None:
-    """Features at each speed, float16 (frames, mels), then the noisy ones if asked; None if unreadable."""
+    """Features at each speed, float16 (frames, mels), then the noisy ones and the waveform, int16 (samples,),
+    if asked; None if unreadable."""
     from asr.audio import AudioError, load
 
     try:
@@ -88,7 +93,12 @@ def extract(item: Item, config: Config) -> list[np.ndarray] | None:
         rng = np.random.default_rng([item.seed, len(waveform)])
         for speed in config.noisy_speeds:
             versions.append(add_room_and_noise(change_speed(waveform, speed), config.noise, rng))
-    return [log_mel(version) for version in versions]
+    features = [log_mel(version) for version in versions]
+    return [*features, to_int16(waveform)] if config.waveforms else features
+
+
+def to_int16(waveform: np.ndarray) -> np.ndarray:
+    return (np.clip(waveform, -1, 1) * 32_767).round().astype(np.int16)
 
 
 def change_speed(waveform: np.ndarray, speed: float) -> np.ndarray:
@@ -126,6 +136,9 @@ def main(config: Config, items: Sequence[Item]) -> None:
     if config.noise is not None:
         names += [f"noisy-{speed:.2f}" for speed in config.noisy_speeds]
     files = [(config.out / f"features-{name}.raw").open("wb") for name in names]
+    if config.waveforms:
+        names.append(SAMPLES)
+        files.append((config.out / WAVEFORMS).open("wb"))
     ends = [0] * len(names)
     rows: list[str] = []
     with ProcessPoolExecutor(config.jobs) as pool:
@@ -179,10 +192,14 @@ def cli(
         bool, typer.Option(help="at their own speed only; of --data the development sets")
     ] = False,
     noise: Annotated[Path | None, typer.Option(help="folder with noise.tsv: adds a noisy version")] = None,
+    waveforms: Annotated[
+        bool,
+        typer.Option("--waveforms", help="keep the waveforms, for finetune.py --waveforms, not the speeds"),
+    ] = False,
     jobs: Annotated[int, typer.Option(help="processes")] = 2,
 ) -> None:
     """Extract the features that the training recipes read."""
-    speeds = (1.0,) if development else Config.speeds
+    speeds = (1.0,) if development or waveforms else Config.speeds
     with one_line_errors():
         if bool(librispeech or common_voice) != bool(split):
             raise ValueError("--librispeech or --common-voice goes with --split, as often as you like")
@@ -199,7 +216,7 @@ def cli(
                 items += items_of(f"librispeech/{name}", read_librispeech(librispeech, [name], download))
             if common_voice:
                 items += items_of(f"commonvoice/{name}", read_common_voice(common_voice, [name]))
-        main(Config(out=out, speeds=speeds, noise=noise, jobs=jobs), items)
+        main(Config(out=out, speeds=speeds, noise=noise, waveforms=waveforms, jobs=jobs), items)
 
 
 if __name__ == "__main__":

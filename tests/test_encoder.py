@@ -78,3 +78,11 @@ def test_an_encoder_of_another_size() -> None:
     for sizes in ((0, 4, 2), (8, 0, 2), (8, 4, 0)):
         with pytest.raises(ValueError, match="cannot have 0 channels or blocks"):
             EncoderConfig.of_size(*sizes)
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_convolution_as_a_product_is_the_convolution(dilation: int) -> None:
+    block = Block(24, 16, dilation)
+    torch.nn.init.normal_(block.taps_bias)
+    h = torch.randn(3, 20, 24)
+    torch.testing.assert_close(block._convolve_as_product(h), block._convolve(h), atol=1e-5, rtol=1e-5)

@@ -74,7 +74,7 @@ def test_an_interrupted_training_goes_on_as_if_nothing_had_been(
 ) -> None:
     def train(out: Path) -> dict[str, torch.Tensor]:
         settings = {"hours": 0.02, "encoder": SMALL, "batch": BatchConfig(seconds=6.0)} | changes
-        finetune.main(finetune.Config(prepared=prepared, out=out, **settings))
+        finetune.main(finetune.Config(prepared=(prepared,), out=out, **settings))
         return torch.load(out / "last.pt", weights_only=True)
 
     whole = train(tmp_path / "whole")
@@ -98,7 +98,7 @@ def test_a_failed_training_says_how_to_go_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = finetune.Config(
-        prepared=prepared, out=tmp_path / "run", encoder=SMALL, hours=0.1, save_every_s=0
+        prepared=(prepared,), out=tmp_path / "run", encoder=SMALL, hours=0.1, save_every_s=0
     )
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         interrupt_at(finetune, patch, 3, RuntimeError)
@@ -113,7 +113,12 @@ def small_steps(finetune: Any, prepared: Path, out: Path) -> Any:
     """A training of five steps that take two batches each, within one epoch."""
     batch = BatchConfig(seconds=3.0)
     return finetune.Config(
-        prepared=prepared, out=out, hours=0.006, encoder=SMALL, batch=batch, step=StepConfig(warmup_steps=3)
+        prepared=(prepared,),
+        out=out,
+        hours=0.006,
+        encoder=SMALL,
+        batch=batch,
+        step=StepConfig(warmup_steps=3),
     )
 
 
@@ -173,7 +178,7 @@ def test_the_best_model_is_kept(
 
     monkeypatch.setattr(finetune.Judge, "phone_error_rates", judge)
     config = finetune.Config(
-        prepared=prepared, development=prepared, out=tmp_path, encoder=SMALL, hours=0.006,
+        prepared=(prepared,), development=prepared, out=tmp_path, encoder=SMALL, hours=0.006,
         batch=BatchConfig(seconds=6.0), judge_every_hours=0.0025, step=StepConfig(warmup_steps=1),
     )  # fmt: skip
     finetune.main(config)
@@ -199,7 +204,7 @@ def test_a_run_of_another_kind_is_refused(
     changes: dict[str, Any], message: str, finetune: Any, prepared: Path, tmp_path: Path
 ) -> None:
     config = finetune.Config(
-        prepared=prepared, out=tmp_path, encoder=SMALL, hours=0.001, batch=BatchConfig(seconds=6.0)
+        prepared=(prepared,), out=tmp_path, encoder=SMALL, hours=0.001, batch=BatchConfig(seconds=6.0)
     )
     finetune.main(config)
     with pytest.raises(ValueError, match=message):
@@ -213,14 +218,16 @@ def test_the_best_is_the_best_of_these_development_sets(
     monkeypatch.setattr(finetune.Judge, "phone_error_rates", lambda self, network: rates.pop(0))
     for hours in (0.001, 0.008, 0.015):
         finetune.main(
-            finetune.Config(prepared=prepared, development=prepared, out=tmp_path, encoder=SMALL, hours=hours)
+            finetune.Config(
+                prepared=(prepared,), development=prepared, out=tmp_path, encoder=SMALL, hours=hours
+            )
         )
     assert not rates
     assert json.loads((tmp_path / "best" / "judged.json").read_text())["per"] == {"hard": 0.5}
 
 
 def test_a_model_that_does_not_fit_is_refused(finetune: Any, prepared: Path, tmp_path: Path) -> None:
-    common = {"prepared": prepared, "hours": 0.001}
+    common = {"prepared": (prepared,), "hours": 0.001}
     finetune.main(finetune.Config(out=tmp_path / "run", encoder=SMALL, **common))
     larger = dataclasses.replace(SMALL, dim=40)
     with pytest.raises(ValueError, match=r"last\.pt: another network: give its --init or sizes, or another"):
@@ -231,7 +238,7 @@ def test_a_model_that_does_not_fit_is_refused(finetune: Any, prepared: Path, tmp
 
 
 def test_ctc_crf_after_ctc_lowers_its_loss(finetune: Any, prepared: Path, tmp_path: Path) -> None:
-    common = {"prepared": prepared, "batch": BatchConfig(seconds=12.0), "step": StepConfig(warmup_steps=5)}
+    common = {"prepared": (prepared,), "batch": BatchConfig(seconds=12.0), "step": StepConfig(warmup_steps=5)}
     finetune.main(finetune.Config(out=tmp_path / "ctc", encoder=SMALL, hours=0.03, **common))
     objective = ObjectiveConfig(loss=Loss.CTC_CRF)
     after = {"init": tmp_path / "ctc" / "average", "objective": objective, "hours": 0.05}
@@ -261,7 +268,7 @@ def test_an_interruption_amid_an_update_leaves_the_last_save(
     def weights() -> dict[str, torch.Tensor]:
         return torch.load(tmp_path / "run" / "last.pt", weights_only=True)["network"]
 
-    config = finetune.Config(prepared=prepared, out=tmp_path / "run", hours=0.001, encoder=SMALL)
+    config = finetune.Config(prepared=(prepared,), out=tmp_path / "run", hours=0.001, encoder=SMALL)
     finetune.main(config)
     before = weights()
 

@@ -111,16 +111,28 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(batch, frames, dim), mask (batch, frames, 1) of ones and zeros -> (batch, frames, dim)."""
         h = self.norm(x) * mask
+        h = F.relu(self._convolve_as_product(h) if h.is_cuda else self._convolve(h))
+        if self.training and self.dropout:
+            h = F.dropout(h, self.dropout)
+        return x + self.out(h)
+
+    def _convolve(self, h: Tensor) -> Tensor:
         # A 2-d convolution of height 1 in channels-last layout: no copy on the way in or out.
-        kernel = self.taps.view(len(self.taps), 1, 3, x.shape[2]).permute(0, 3, 1, 2)
+        kernel = self.taps.view(len(self.taps), 1, 3, h.shape[2]).permute(0, 3, 1, 2)
         h = F.conv2d(
             h.transpose(1, 2).unsqueeze(2), kernel, self.taps_bias,
             padding=(0, self.dilation), dilation=(1, self.dilation),
         )  # fmt: skip
-        h = F.relu(h.squeeze(2).transpose(1, 2))
-        if self.training and self.dropout:
-            h = F.dropout(h, self.dropout)
-        return x + self.out(h)
+        return h.squeeze(2).transpose(1, 2)
+
+    def _convolve_as_product(self, h: Tensor) -> Tensor:
+        """The same for a GPU, whose convolutions are planned anew for every shape: copies cost less there."""
+        if torch.is_autocast_enabled(h.device.type):
+            h = h.to(torch.get_autocast_dtype(h.device.type))
+        step = self.dilation
+        padded = F.pad(h, (0, 0, step, step))
+        taps = torch.cat([padded[:, : h.shape[1]], h, padded[:, 2 * step :]], 2)
+        return F.linear(taps, self.taps, self.taps_bias)
 
 
 class UtteranceStatistics(nn.Module):

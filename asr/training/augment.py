@@ -25,7 +25,7 @@ def add_room_and_noise(waveform: np.ndarray, folder: Path, rng: np.random.Genera
     rooms are simulated (decaying noise after the direct sound), some noises are (1/f^a), so that none is
     learnt by heart.
     """
-    noises, rooms = _library(folder)
+    noises, rooms = noises_and_rooms(folder)
     if rng.random() < _ROOM_PROBABILITY:
         real = rooms and rng.random() < _REAL_ROOM_PROBABILITY
         room = rooms[rng.integers(len(rooms))] if real else simulated_room(rng)
@@ -65,7 +65,8 @@ def coloured_noise(num_samples: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def _library(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def noises_and_rooms(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The recorded noises and the impulse responses, from their direct sound on, that `folder` holds."""
     noises, rooms = [], []
     with (folder / "noise.tsv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):

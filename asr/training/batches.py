@@ -22,7 +22,7 @@ from asr.training.feature_augment import (
     warp_frequencies,
 )
 from asr.training.loop import share_of
-from asr.training.prepared import Alignments, Prepared
+from asr.training.prepared import UNLABELLED, Alignments, Prepared
 
 _NOT_ALIGNED, _TOO_SHORT = "not aligned", "too short for their phones"
 
@@ -85,10 +85,7 @@ class BatchSource:
         if not self.versions:
             raise ValueError(f"none of the versions {[v for v, _ in config.versions]} was prepared")
         self.starts = np.cumsum([0, *(self._length(i, "1.00") for i in range(len(prepared.utterances)))])
-        if len(alignments.offsets) != len(self.starts) or len(alignments.classes) != self.starts[-1]:
-            raise ValueError("the alignments were made from other features: run recipes/align.py again")
-        if alignments.digest not in ("", prepared.digest()):
-            raise ValueError("the alignments were made from other texts: run recipes/align.py again")
+        alignments.check_of(prepared)
         self.left, self.right = neighbours(alignments.classes, self.starts)
         obstacles = [self._obstacle(i) for i in range(len(prepared.utterances))]
         self.usable = np.array([i for i, obstacle in enumerate(obstacles) if not obstacle], np.int64)
@@ -106,6 +103,9 @@ class BatchSource:
             return said
         reasons = (_NOT_ALIGNED, self._too_long, _TOO_SHORT)
         return f"{said} ({', '.join(f'{self._left_out[reason]:,} {reason}' for reason in reasons)})"
+
+    def targets(self, index: int) -> np.ndarray:
+        return self.alignments.targets(index)
 
     def _length(self, index: int, version: str) -> int:
         first, last = self.prepared.utterances[index].spans[version]
@@ -139,17 +139,7 @@ class BatchSource:
         shares = np.array([p for _, p in self.versions])
         version = rng.choice(len(names), len(self.usable), p=shares / shares.sum())
         lengths = np.array([self._length(i, names[v]) for i, v in zip(self.usable, version, strict=True)])
-        copies = self.config.copies
-        # Sorted by length, with some disorder so that batches differ from epoch to epoch.
-        order = np.argsort(lengths * rng.uniform(0.93, 1.07, len(lengths)), kind="stable")
-        groups: list[list[int]] = [[]]
-        longest = 0
-        for i in order:
-            longest = max(longest, lengths[i])
-            if groups[-1] and longest * (len(groups[-1]) + 1) > self.config.seconds * 100 / copies:
-                groups.append([])
-                longest = lengths[i]
-            groups[-1].append(i)
+        groups = like_lengths(lengths, self.config.seconds * 100 / self.config.copies, rng)
         for k in share_of(rng.permutation(len(groups)), skip, process, processes):
             chosen = [(int(self.usable[i]), names[version[i]]) for i in groups[k]]
             yield self._collate(chosen, np.random.default_rng([self.config.seed, number, int(k)]))
@@ -172,6 +162,7 @@ class BatchSource:
             source = self.starts[i] + np.minimum(source.astype(np.int64), self._length(i, "1.00") - 1)
             for kind, of_frame in enumerate((self.alignments.classes, self.left, self.right)):
                 labels[kind, row, : len(source)] = of_frame[source]
+        labels[labels == UNLABELLED] = -1
         normal = normalize_features(torch.from_numpy(features), torch.tensor(lengths))
         copies = self.config.copies
         normal = normal.repeat(copies, 1, 1)
@@ -222,8 +213,24 @@ class BatchSource:
                 features[row, first : first + width] = 0
 
 
+def like_lengths(lengths: np.ndarray, most: float, rng: np.random.Generator) -> list[list[int]]:
+    """Utterances of these lengths in groups of like ones, each with `most` frames, padding included, or one
+    utterance. Sorted with some disorder, so that batches differ from epoch to epoch."""
+    order = np.argsort(lengths * rng.uniform(0.93, 1.07, len(lengths)), kind="stable")
+    groups: list[list[int]] = [[]]
+    longest = 0.0
+    for i in order:
+        longest = max(longest, lengths[i])
+        if groups[-1] and longest * (len(groups[-1]) + 1) > most:
+            groups.append([])
+            longest = lengths[i]
+        groups[-1].append(i)
+    return groups
+
+
 def neighbours(classes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each frame the phone id before and after its own phone (0 at the ends of an utterance), uint8.
+    """For each frame the phone id before and after its own phone (0 at the ends of an utterance), uint8, or
+    UNLABELLED where the frame is.
 
     `classes` (frames,) of all utterances, which begin at `starts` (the last one is the end).
     """
@@ -238,4 +245,6 @@ def neighbours(classes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.
     first = np.isin(np.flatnonzero(begins), starts[:-1])
     before = np.where(first, 0, np.roll(phones, 1))
     after = np.where(np.roll(first, -1), 0, np.roll(phones, -1))
-    return before[segment].astype(np.uint8), after[segment].astype(np.uint8)
+    unknown = classes == UNLABELLED
+    of_frames = [np.where(unknown, UNLABELLED, of_segment[segment]) for of_segment in (before, after)]
+    return of_frames[0].astype(np.uint8), of_frames[1].astype(np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 
 from asr.model.features import FLOOR, NUM_MELS
 
-_LOW_HZ, _HIGH_HZ = 20.0, 7_800.0  # of the mel bands: see LogMel
+LOW_HZ, HIGH_HZ = 20.0, 7_800.0  # of the mel bands: see LogMel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class FeatureAugmentConfig:
 def warp_frequencies(features: np.ndarray, factor: float) -> np.ndarray:
     """Log-mel (frames, mels) as of a vocal tract that is `factor` times as short (Jaitly & Hinton 2013, 2):
     what was at f Hz is at factor * f."""
-    source = _mel(np.minimum(_hertz(np.arange(NUM_MELS)) / factor, _HIGH_HZ))
+    source = _band(np.minimum(band_hertz() / factor, HIGH_HZ))
     below = np.clip(np.floor(source).astype(np.int64), 0, NUM_MELS - 2)
     share = np.clip(source - below, 0, 1).astype(features.dtype)
     return features[:, below] * (1 - share) + features[:, below + 1] * share
@@ -49,7 +49,7 @@ def limit_band(
 ) -> np.ndarray:
     """Log-mel (frames, mels) as a line lets through that carries only these frequencies: outside of them is a
     hiss, so much below the mean power."""
-    hertz = _hertz(np.arange(NUM_MELS))
+    hertz = band_hertz()
     outside = (hertz < low_hz) | (hertz > high_hz)
     power_db = _mean_power_db(features) - floor_db
     hiss = rng.standard_gamma(2.0, (len(features), int(outside.sum()))) / 2
@@ -81,16 +81,17 @@ def _mean_power_db(features: np.ndarray) -> float:
     return float(10 * np.log10(np.exp(features).mean() + FLOOR))
 
 
-def _hertz(band: np.ndarray) -> np.ndarray:
-    low, high = _to_mel(_LOW_HZ), _to_mel(_HIGH_HZ)
-    return 700 * (10 ** ((low + (band + 1) * (high - low) / (NUM_MELS + 1)) / 2595) - 1)
+def band_hertz() -> np.ndarray:
+    """The middle of each mel band (mels,)."""
+    low, high = to_mel(LOW_HZ), to_mel(HIGH_HZ)
+    return 700 * (10 ** ((low + (np.arange(NUM_MELS) + 1) * (high - low) / (NUM_MELS + 1)) / 2595) - 1)
 
 
-def _mel(hertz: np.ndarray) -> np.ndarray:
-    low, high = _to_mel(_LOW_HZ), _to_mel(_HIGH_HZ)
+def _band(hertz: np.ndarray) -> np.ndarray:
+    low, high = to_mel(LOW_HZ), to_mel(HIGH_HZ)
     return (2595 * np.log10(1 + hertz / 700) - low) * (NUM_MELS + 1) / (high - low) - 1
 
 
-def _to_mel(hertz: float) -> float:
+def to_mel(hertz: float) -> float:
     """HTK's mel scale, as torchaudio's features use it."""
     return 2595 * float(np.log10(1 + hertz / 700))

@@ -12,6 +12,9 @@ import numpy as np
 
 from asr.model.features import NUM_MELS
 
+SAMPLES, WAVEFORMS = "samples", "waveforms.raw"
+UNLABELLED = 255  # class of a frame of which nothing is known
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedUtterance:
@@ -26,10 +29,12 @@ class PreparedUtterance:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Utterances and their features (frames, mels) float16 by version."""
+    """Utterances and their features (frames, mels) float16 by version; with `waveforms` (samples,) int16 of
+    all utterances, the span 'samples' is where each is in them."""
 
     utterances: tuple[PreparedUtterance, ...]
     features: dict[str, np.ndarray]
+    waveforms: np.ndarray | None = None
 
     @classmethod
     def open(cls, folder: Path) -> Prepared:
@@ -50,8 +55,10 @@ class Prepared:
         features = {
             name: np.memmap(folder / f"features-{name}.raw", np.float16, "r").reshape(-1, NUM_MELS)
             for name in names
+            if name != SAMPLES
         }
-        return cls(utterances, features)
+        waveforms = np.memmap(folder / WAVEFORMS, np.int16, "r") if SAMPLES in names else None
+        return cls(utterances, features, waveforms)
 
     def digest(self) -> str:
         """Of the ids and texts: another one means that alignments made before are not of these texts."""
@@ -74,8 +81,8 @@ class Alignments:
 
     `phones`: int16, all utterances one after the other; those of utterance i are
     phones[offsets[i]:offsets[i+1]] (none where it could not be aligned). `classes`: uint8 (frames of version
-    1.00), 3 * phone id + state, silence 0-2. `digest`: `Prepared.digest` of what was aligned, empty where it
-    is not known (files of earlier versions have none).
+    1.00), 3 * phone id + state, silence 0-2, or UNLABELLED. `digest`: `Prepared.digest` of what was aligned,
+    empty where it is not known (files of earlier versions have none).
     """
 
     phones: np.ndarray
@@ -91,6 +98,14 @@ class Alignments:
         with np.load(path) as file:
             digest = str(file["digest"]) if "digest" in file else ""
             return cls(file["phones"], file["offsets"], file["classes"], digest)
+
+    def check_of(self, prepared: Prepared) -> None:
+        """Raises ValueError for alignments of other features or texts."""
+        frames = sum(last - first for first, last in (u.spans["1.00"] for u in prepared.utterances))
+        if len(self.offsets) != len(prepared.utterances) + 1 or len(self.classes) != frames:
+            raise ValueError("the alignments were made from other features: run recipes/align.py again")
+        if self.digest not in ("", prepared.digest()):
+            raise ValueError("the alignments were made from other texts: run recipes/align.py again")
 
     def save(self, path: Path) -> None:
         """Written beside and moved into place: there is never half a file."""
