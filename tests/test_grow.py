@@ -47,6 +47,24 @@ def test_what_it_says_stays(every: int, tmp_path: Path) -> None:
     assert len(new) == 5 // every and all(block.out.weight.grad.any() for block in new)
 
 
+def test_a_wider_one_says_the_same_and_its_new_channels_learn(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = PhoneModel(SMALL, 7)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    network.phone_lm = torch.randn(7, 7, 7)
+    wide = grow.wider(network, 24)
+    assert wide.encoder.config == replace(SMALL, bottleneck=24) and wide.phone_lm is network.phone_lm
+    features, lengths = torch.randn(2, 90, 80), torch.tensor([90, 50])
+    said = wide(features, lengths)[0]
+    torch.testing.assert_close(said, network(features, lengths)[0])
+    said.exp().square().sum().backward()
+    old = SMALL.bottleneck
+    assert all(b.out.weight.grad[:, old:].any() and b.taps[old:].any() for b in wide.encoder.blocks)
+    with pytest.raises(ValueError, match=f"--bottleneck must be above the {old}"):
+        grow.wider(network, old)
+
+
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no acoustic model here"):
         grow.main(tmp_path, tmp_path / "new")

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.model.features import LogMel, normalize_features
+from asr.model.weights import load_weights, save_weights
 from asr.phones import PhoneSet
 
 EMBEDDED = Path(__file__).parents[1] / "pretrained"
@@ -66,16 +66,13 @@ def computes_in_bf16(device: torch.device) -> bool:
 def save_model(
     folder: Path, network: PhoneModel, phones: PhoneSet, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write the encoder and CTC head (training heads stay out), phone n-gram, configuration and phones."""
+    """Write the encoder and CTC head (training heads stay out), phone n-gram, configuration and phones.
+    `dtype`: as `save_weights`."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        k: v.detach().to(dtype).contiguous()
-        for k, v in network.state_dict().items()
-        if not k.startswith("frame.")
-    }
+    state = {k: v for k, v in network.state_dict().items() if not k.startswith("frame.")}
     if network.phone_lm is not None:
-        state[_PHONE_LM] = network.phone_lm.to(dtype)
-    save_file(state, folder / _WEIGHTS)
+        state[_PHONE_LM] = network.phone_lm
+    save_weights(state, folder / _WEIGHTS, dtype)
     config = json.dumps(dataclasses.asdict(network.encoder.config), indent=1)
     (folder / _CONFIG).write_text(config + "\n", encoding="utf-8")
     (folder / _PHONES).write_text("\n".join(phones.symbols) + "\n", encoding="utf-8")
@@ -116,7 +113,7 @@ def load_network(path: str | Path | None = None) -> tuple[PhoneModel, PhoneSet]:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         phones = PhoneSet.read(folder / _PHONES)
         network = PhoneModel(EncoderConfig(**fields), len(phones))
-        state = {k: v.float() for k, v in load_file(folder / _WEIGHTS).items()}
+        state = load_weights(folder / _WEIGHTS)
     except (ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{folder}: not a model that this version can read ({reason})") from None

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from asr.model.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -108,9 +109,9 @@ class Layer(nn.Module):
 def save_neural_lm(
     folder: Path, network: NeuralLM, tokenizer: Tokenizer, dtype: torch.dtype = torch.float16
 ) -> None:
+    """`dtype`: as `save_weights`."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().to(dtype).contiguous() for k, v in network.state_dict().items()}
-    save_file(state, folder / _WEIGHTS)
+    save_weights(network.state_dict(), folder / _WEIGHTS, dtype)
     config = json.dumps(dataclasses.asdict(network.config), indent=1)
     (folder / _CONFIG).write_text(config + "\n", encoding="utf-8")
     (folder / _TOKENIZER).write_text(tokenizer.to_str(), encoding="utf-8")
@@ -127,7 +128,7 @@ def load_neural_lm(folder: str | Path) -> tuple[NeuralLM, Tokenizer]:
             raise ValueError(f"{folder}: no neural language model here ({name} is missing)")
     try:
         network = NeuralLM(NeuralLMConfig(**json.loads((folder / _CONFIG).read_text(encoding="utf-8"))))
-        network.load_state_dict({k: v.float() for k, v in load_file(folder / _WEIGHTS).items()})
+        network.load_state_dict(load_weights(folder / _WEIGHTS))
     except (ValueError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{folder}: not a neural language model that can be read ({reason})") from None
