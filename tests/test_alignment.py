@@ -11,7 +11,7 @@ from asr import paths
 from asr.model.features import NUM_MELS
 from asr.phones import PhoneSet
 from asr.training.alignment import STATES_PER_PHONE, StateGraph, align, build_graph, phones_of, uniform
-from asr.training.prepared import Alignments, Prepared
+from asr.training.prepared import UNLABELLED, Alignments, Prepared
 from asr.training.transcripts import lexicon_files
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -156,3 +156,35 @@ def test_nothing_to_align_is_one_line(
         recipe.cli(prepared=tmp_path)
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "alignments.npz").exists()
+
+
+def test_phones_that_are_known_are_taken_as_they_are(recipe: Any, tmp_path: Path, phones: PhoneSet) -> None:
+    write_prepared(tmp_path, ["THE COFFEE", "COFFEE", "THE"])
+    table = tmp_path / "manifest.phones.tsv"
+    table.write_text("path\tphones\naudio/u0.opus\tð ə | k oʊ f i\nu2.wav\tð ɪ\n", encoding="utf-8")
+    recipe.cli(prepared=tmp_path, spoken=table)
+    found = Alignments.open(tmp_path / "alignments.npz")
+    said = [" ".join(phones.symbols[t] for t in found.targets(i)) for i in range(3)]
+    assert said == ["ð ə k oʊ f i", "", "ð ɪ"]
+    found.check_of(Prepared.open(tmp_path))
+    assert len(found.classes) == 360 and (found.classes == UNLABELLED).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "path\ttext\nu0.opus\tcoffee\n",
+            "no columns path and phones: give what recipes/synthesize.py wrote",
+        ),
+        ("path\tphones\nu0.opus\tk xyz\n", "xyz"),
+    ],
+)
+def test_another_table_of_phones_is_one_line(
+    recipe: Any, content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prepared(tmp_path, ["COFFEE"])
+    (tmp_path / "table.tsv").write_text(content, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        recipe.cli(prepared=tmp_path, spoken=tmp_path / "table.tsv")
+    assert message in capsys.readouterr().err.splitlines()[-1]

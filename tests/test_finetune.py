@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from test_training_data import write_prepared
 
@@ -22,6 +24,7 @@ from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.objective import Loss, ObjectiveConfig, crf_loss
 from asr.training.prepared import Alignments, Prepared
 from asr.training.stepper import StepConfig
+from asr.training.waveform_batches import WaveformBatchConfig
 
 SMALL = EncoderConfig(dim=32, bottleneck=16, dilations=(1, 2), statistics_after=(1,), statistics_dim=8)
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -317,3 +320,56 @@ def test_options_become_the_configuration(
         with pytest.raises(SystemExit):
             finetune.cli(**places, **wrong)
         assert message in capsys.readouterr().err
+
+
+def spoken(folder: Path, count: int, seed: int) -> Path:
+    """Recordings of noise, prepared with --waveforms, with known phones."""
+    import align
+    import prepare
+
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    rows = ["path\tphones"]
+    for i in range(count):
+        waveform = rng.normal(0, 0.1, int(rng.integers(16_000, 32_000)))
+        soundfile.write(folder / f"r{i}.wav", waveform, 16_000)
+        (folder / f"r{i}.txt").write_text("coffee")
+        rows.append(f"r{i}.wav\tk ɔ f i")
+    (folder / "phones.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    prepare.cli(out=folder / "prepared", folder=[folder], waveforms=True, jobs=1)
+    align.cli(prepared=folder / "prepared", spoken=folder / "phones.tsv")
+    return folder / "prepared"
+
+
+def test_a_training_from_waveforms_of_two_folders_goes_on(
+    finetune: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = (spoken(tmp_path / "real", 5, 1), spoken(tmp_path / "synthetic", 6, 2))
+    waveforms = WaveformBatchConfig(seconds=6.0, first_times=2)
+
+    def train(out: Path, prepared: tuple[Path, ...] = folders, **changes: Any) -> dict[str, torch.Tensor]:
+        config = finetune.Config(
+            prepared=prepared, out=out, encoder=SMALL, hours=0.02, waveforms=waveforms, save_every_s=0
+        )
+        finetune.main(dataclasses.replace(config, **changes))
+        return torch.load(out / "last.pt", weights_only=True)["network"]
+
+    whole = train(tmp_path / "whole")
+    assert "11 of 11 utterances" in capsys.readouterr().err
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        interrupt_at(finetune, patch, 6, KeyboardInterrupt)
+        train(tmp_path / "parts")
+    parts = train(tmp_path / "parts")
+    assert all(torch.equal(weights, parts[name]) for name, weights in whole.items())
+    with pytest.raises(ValueError, match="only a run with --waveforms goes on with it"):
+        train(tmp_path / "parts", prepared=folders[:1], waveforms=None)
+    with pytest.raises(ValueError, match="several --prepared folders need --waveforms"):
+        train(tmp_path / "new", waveforms=None)
+
+
+def test_waveforms_and_consistency_exclude_each_other(
+    finetune: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        finetune.cli(prepared=[tmp_path], out=tmp_path / "run", waveforms=True, consistency=0.2)
+    assert "--waveforms makes no copies for --consistency" in capsys.readouterr().err
