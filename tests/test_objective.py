@@ -1,6 +1,7 @@
 """The parts of the fine-tuning loss, by hand."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,23 @@ def test_weights_out_of_range() -> None:
         ObjectiveConfig(intermediate=1.0)
     with pytest.raises(ValueError, match="consistency cannot be negative"):
         ObjectiveConfig(consistency=-0.2)
+
+
+def test_frames_without_labels_cost_nothing(folder: Path) -> None:
+    """Those of synthesised speech; where a batch has no others, the loss is none and not nan."""
+    batch = batch_of(folder, 1)
+    logits = torch.randn(*batch.classes.shape, 5 * 47, requires_grad=True)
+    unlabelled = torch.full_like(batch.classes, -1)
+    nothing = frame_loss(logits, replace(batch, classes=unlabelled, left=unlabelled, right=unlabelled))
+    assert nothing.item() == 0
+    nothing.backward()
+    assert not logits.grad.any()
+    half = unlabelled.clone()
+    half[0] = batch.classes[0]
+    first = replace(
+        batch, classes=half, left=half.minimum(torch.tensor(9)), right=half.minimum(torch.tensor(9))
+    )
+    alone = {name: getattr(first, name)[:1] for name in ("classes", "left", "right")}
+    assert frame_loss(logits, first).item() == pytest.approx(
+        frame_loss(logits[:1], replace(batch, **alone)).item(), rel=1e-5
+    )

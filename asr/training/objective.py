@@ -119,14 +119,15 @@ def consistency_loss(log_probs: Tensor, lengths: Tensor) -> Tensor:
 
 
 def frame_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Logits (batch, frames, 5 * tokens) of the frame head -> cross-entropy a frame, summed over the three
-    frame labels: scalar."""
+    """Logits (batch, frames, 5 * tokens) of the frame head -> cross-entropy a labelled frame, summed over the
+    three frame labels: scalar, 0 where no frame has a label."""
     num_tokens = logits.shape[2] // 5
     parts = logits.split([3 * num_tokens, num_tokens, num_tokens], 2)
     labels = (batch.classes, batch.left, batch.right)
     weights = (1.0, 0.3, 0.3)  # the neighbours are a means, the class is the end
+    num_labelled = (batch.classes >= 0).sum().clamp_min(1)
     each = [
-        weight * F.cross_entropy(part.flatten(0, 1), label.flatten(), ignore_index=-1)
+        weight * F.cross_entropy(part.flatten(0, 1), label.flatten(), ignore_index=-1, reduction="sum")
         for weight, part, label in zip(weights, parts, labels, strict=True)
     ]
-    return torch.stack(each).sum()
+    return torch.stack(each).sum() / num_labelled
