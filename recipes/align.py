@@ -147,14 +147,22 @@ def main(config: Config) -> None:
 
 def known_phones(table: Path, prepared: Prepared, phones: PhoneSet) -> tuple[list[np.ndarray], np.ndarray]:
     """For each utterance its phones, none where the table does not have it, and frames without labels. Raises
-    ValueError for another table."""
+    ValueError for another table, and for one that names a recording twice or none of these."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if not {"path", "phones"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{table}: no columns path and phones: give what recipes/synthesize.py wrote")
-        known = {
-            Path(row["path"]).stem: phones.encode(row["phones"].replace("|", " ").split()) for row in rows
-        }
+        known: dict[str, list[int]] = {}
+        for line, row in enumerate(rows, 2):
+            name = Path(row["path"]).stem
+            if name in known:
+                raise ValueError(f"{table}:{line}: a second recording named {name}: they need other names")
+            try:
+                known[name] = phones.encode((row["phones"] or "").replace("|", " ").split())
+            except ValueError as error:
+                raise ValueError(f"{table}:{line}: {error}") from None
+    if not any(utterance.id in known for utterance in prepared.utterances):
+        raise ValueError(f"{table}: knows none of the prepared recordings: give the table of these")
     chosen = [np.array(known.get(utterance.id, ()), np.int16) for utterance in prepared.utterances]
     num_frames = sum(len(prepared.frames(i)) for i in range(len(chosen)))
     return chosen, np.full(num_frames, UNLABELLED, np.uint8)

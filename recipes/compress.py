@@ -25,6 +25,8 @@ def main(
 ) -> None:
     """Store weights in 8 bits."""
     with one_line_errors():
+        if out.resolve() == model.resolve():
+            raise ValueError(f"--out {out} is the model itself: training goes on better from it, so keep it")
         if (model / "tokenizer.json").exists():
             network, tokenizer = load_neural_lm(model)
             save_neural_lm(out, network, tokenizer, torch.int8)

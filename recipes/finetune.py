@@ -17,9 +17,10 @@ rest, linear decay, an exponential average of the weights.
 A CUDA GPU is used if there is one. It is fed best from waveforms (`prepare.py --waveforms`), which it turns
 to features and augments itself:
 
-    python recipes/finetune.py --prepared work/real --prepared work/synthetic --first-times 2 --waveforms \
+    python recipes/finetune.py --prepared work/real --prepared work/synthetic --first-times 2 --waveforms \\
         --noises ~/phonebook-data/noise --seconds 480 --warp 0.5 --noise 0.5 --narrow 0.1 ...
- Several processes, on as many GPUs or else on the processor, share the
+
+Several processes, on as many GPUs or else on the processor, share the
 batches and average their gradients; to step as often per hour of audio as one does they take smaller ones:
 
     accelerate launch --multi_gpu --num_processes 2 recipes/finetune.py --seconds 60 ...
@@ -128,6 +129,11 @@ def open_source(config: Config, stride: int, device: torch.device) -> BatchSourc
         (Prepared.open(folder), Alignments.open(folder / "alignments.npz")) for folder in config.prepared
     ]
     if config.waveforms is not None:
+        for folder, (prepared, alignments) in zip(config.prepared, parts, strict=True):
+            try:
+                alignments.check_of(prepared)
+            except ValueError as error:
+                raise ValueError(f"{folder}: {error}") from None
         return WaveformSource(parts, replace(config.waveforms, stride=stride), device)
     if len(parts) > 1:
         raise ValueError("several --prepared folders need --waveforms")
@@ -212,16 +218,20 @@ class Run:
     def _check_same(self, path: Path, before: dict[str, Any]) -> None:
         """Rates and augmentation may change on the way; with these it would be another training."""
         config = self.config
-        options = (
-            ("--loss", before["objective"]["loss"], config.objective.loss),
-            ("--seconds", before["batch"]["seconds"], config.batch.seconds),
-            ("--seed", before["batch"]["seed"], config.batch.seed),
-        )
+        if bool(before.get("waveforms")) != bool(config.waveforms):
+            raise ValueError(f"{path}: only a run with --waveforms goes on with it: take another --out")
+        batch, its_batch = config.batch, before["batch"]
+        options = [("--loss", before["objective"]["loss"], config.objective.loss)]
+        if config.waveforms is not None:
+            batch, its_batch = config.waveforms, before["waveforms"]
+            options.append(("--first-times", its_batch["first_times"], batch.first_times))
+        options += [
+            ("--seconds", its_batch["seconds"], batch.seconds),
+            ("--seed", its_batch["seed"], batch.seed),
+        ]
         for name, old, new in options:
             if old != new:
                 raise ValueError(f"{path}: a run with {name} {old}: give that, or another --out")
-        if bool(before.get("waveforms")) != bool(config.waveforms):
-            raise ValueError(f"{path}: only a run with --waveforms goes on with it: take another --out")
         if before["batch"]["copies"] != config.batch.copies:
             raise ValueError(f"{path}: only a run with --consistency goes on with it: take another --out")
 
@@ -296,6 +306,10 @@ def cli(
         )  # fmt: skip
         if waveforms and consistency:
             raise ValueError("--waveforms makes no copies for --consistency: take one or the other")
+        if not waveforms and (noises is not None or first_times > 1):
+            raise ValueError("--noises and --first-times are for --waveforms")
+        if noises is not None and not noise:
+            raise ValueError("--noises needs --noise, the share of utterances that get one: 0.4")
         main(
             Config(
                 prepared=tuple(prepared), out=out, development=development, init=init, hours=hours,

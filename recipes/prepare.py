@@ -11,8 +11,8 @@ release, and any folder of recordings with their texts beside them (asr/corpora.
 set, speaker, text, first:last frame at each speed). The training recipes map these files into memory; an
 hour of speech takes 58 MB at each speed. A file that cannot be read is skipped and counted. With --noise each
 utterance is also written in rooms with noises (`features-noisy-SPEED.raw`). With --waveforms the waveforms
-are kept instead (`waveforms.raw`, 115 MB an hour, and the features at their own speed, for the alignment): a
-GPU makes speeds, rooms and noises from them while it trains.
+are kept instead (`waveforms.raw`, 115 MB an hour, the table says where each is in it, and the features at
+their own speed, for the alignment): a GPU makes speeds, rooms and noises from them while it trains.
 
 Into a folder that was prepared before, everything is written anew: its alignments go, for they are of the old
 texts, and the table comes last, so that there is none over features that are not complete.

@@ -50,6 +50,7 @@ from asr.lexicon import Lexicon
 from asr.phones import PhoneSet
 from asr.training.kokoro import MAX_SYMBOLS, NPM_PACKAGE, SAMPLE_RATE, WHEELS, Kokoro, read_voices
 from asr.training.synthesis import Reader, Reading, Voice, choose_voice
+from asr.transcribe import choose_device
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -101,7 +102,7 @@ class Config:
     noisy: float = 0.5  # share of the recordings with noise, if there is any
     seed: int = 1
     jobs: int = 1
-    device: str = "auto"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,8 +214,6 @@ def _kokoro(folder: Path, device: str) -> Kokoro:
     global _MODEL
     if _MODEL is None:
         torch.set_num_threads(1)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
         _MODEL = Kokoro.open(folder, device)
     return _MODEL
 
@@ -305,9 +304,7 @@ def cli(
     noisy: Annotated[float, typer.Option(min=0, max=1, help="share of noisy recordings")] = Config.noisy,
     seed: Annotated[int, typer.Option(help="another seed, other voices")] = Config.seed,
     jobs: Annotated[int, typer.Option(min=1, help="processes")] = Config.jobs,
-    device: Annotated[
-        str, typer.Option(help="auto, cpu or cuda; auto: a GPU if there is one")
-    ] = Config.device,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto: a GPU if there is one")] = "auto",
     download: Annotated[
         bool, typer.Option("--fetch", help="download the packages into --kokoro first")
     ] = False,
@@ -325,7 +322,7 @@ def cli(
             text=tuple(text or ()), words=tuple(words or ()), plan=plan,
             lexicon=(*Config.lexicon, *(lexicon or ())), count=count, repeats=repeats,
             variants=0.0 if plan else variants, stress=stress, mixed=mixed, accented=accented,
-            noise=noise, noisy=noisy, seed=seed, jobs=jobs, device=device,
+            noise=noise, noisy=noisy, seed=seed, jobs=jobs, device=choose_device(device),
         )  # fmt: skip
         main(config)
     except (ValueError, OSError) as error:

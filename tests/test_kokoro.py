@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from asr.training.kokoro_model import KokoroModel, spread
 from asr.training.kokoro_vocoder import SAMPLE_RATE, Block, Generator, SnakeBlock, StyledNorm, snake
-from asr.training.kokoro_weights import load_weights, read_weights
+from asr.training.kokoro_weights import load_kokoro_weights, read_weights
 
 RNG = np.random.default_rng(1)
 
@@ -99,7 +99,7 @@ def test_convolutions_and_matrices_are_dequantised_and_named():
 def test_another_file_is_refused():
     node = helper.make_node("Relu", ["x"], ["y"])
     with pytest.raises(ValueError, match=r"not the Kokoro model, it has no .*fetch it again"):
-        load_weights(KokoroModel(), _graph([node], {}, ["x"]).SerializeToString())
+        load_kokoro_weights(KokoroModel(), _graph([node], {}, ["x"]).SerializeToString())
 
 
 @torch.inference_mode()

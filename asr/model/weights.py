@@ -21,10 +21,8 @@ def save_weights(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) ->
         if dtype is not torch.int8:
             stored[name] = values.to(dtype).contiguous()
         elif values.ndim == 2:
-            # The scale as it will be read: then no number is further off than half a step of it.
-            scale = (values.float().abs().amax(1) / 127).clamp_min(1e-7).half()
-            steps = (values.float() / scale.float()[:, None]).round()
-            stored[name] = steps.clamp(-127, 127).to(torch.int8).contiguous()
+            scale = (values.float().abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+            stored[name] = (values.float() / scale[:, None]).round().to(torch.int8).contiguous()
             stored[name + _SCALE] = scale
         else:
             stored[name] = values.half().contiguous()
@@ -32,11 +30,14 @@ def save_weights(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) ->
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Float32, whatever they were saved as. Raises SafetensorError for a file that is none, RuntimeError for
-    scales that do not fit their matrix."""
+    """Float32, whatever they were saved as. Raises SafetensorError for a file that is none, ValueError
+    for 8 bits without their scale, RuntimeError for scales that do not fit their matrix."""
     stored = load_file(path)
-    scales = {name: stored.pop(name).float() for name in [n for n in stored if n.endswith(_SCALE)]}
+    in_8_bits = [name for name, values in stored.items() if values.dtype is torch.int8]
+    if missing := [name for name in in_8_bits if name + _SCALE not in stored]:
+        raise ValueError(f"{missing[0]} has 8 bits and no scale")
+    scales = {name: stored.pop(name + _SCALE) for name in in_8_bits}
     return {
-        name: values.float() * scales[name + _SCALE][:, None] if name + _SCALE in scales else values.float()
+        name: values.float() * scales[name].float()[:, None] if name in scales else values.float()
         for name, values in stored.items()
     }

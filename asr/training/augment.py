@@ -66,15 +66,24 @@ def coloured_noise(num_samples: int, rng: np.random.Generator) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def noises_and_rooms(folder: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The recorded noises and the impulse responses, from their direct sound on, that `folder` holds."""
-    noises, rooms = [], []
-    with (folder / "noise.tsv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file, delimiter="\t"):
-            sound, rate = soundfile.read(folder / row["path"], dtype="float32", always_2d=True)
+    """The recorded noises and the impulse responses, from their direct sound on, that `folder` holds. Raises
+    ValueError for a folder or a recording that cannot be read."""
+    noises: list[np.ndarray] = []
+    rooms: list[np.ndarray] = []
+    table = folder / "noise.tsv"
+    if not table.is_file():
+        raise ValueError(f"{table}: not there: name a folder with a table of path and kind (noise or room)")
+    with table.open(encoding="utf-8", newline="") as file:
+        for line, row in enumerate(csv.DictReader(file, delimiter="\t"), 2):
+            try:
+                sound, rate = soundfile.read(folder / row["path"], dtype="float32", always_2d=True)
+                is_noise = row["kind"] == "noise"
+            except (KeyError, OSError, soundfile.SoundFileError) as error:
+                raise ValueError(f"{table}:{line}: wants path and kind of a recording ({error})") from None
             sound = sound[:, 0]
             if rate != SAMPLE_RATE:
                 sound = scipy.signal.resample_poly(sound, SAMPLE_RATE, rate)
-            if row["kind"] == "noise":
+            if is_noise:
                 noises.append(sound)
                 continue
             sound = sound[int(np.abs(sound).argmax()) :][: SAMPLE_RATE // 2]

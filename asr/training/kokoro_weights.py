@@ -25,8 +25,8 @@ _RENAMED = (
 )
 
 
-def load_weights(model: nn.Module, onnx_file: bytes) -> None:
-    """Raises ValueError where the file has not all of them."""
+def load_kokoro_weights(model: nn.Module, onnx_file: bytes) -> None:
+    """Raises ValueError where the file has not all of them, and as `read_weights`."""
     weights = read_weights(onnx_file)
     missing = sorted(model.state_dict().keys() - weights.keys())
     if missing:
@@ -38,9 +38,12 @@ def read_weights(onnx_file: bytes) -> dict[str, Tensor]:
     """Float32 weights by module and parameter name, and other constants of the graph.
 
     Weights w were stored as (q - zero_point) * scale in 8 bits; the activations, which onnxruntime rounds to
-    8 bits as well, stay floats here.
+    8 bits as well, stay floats here. Raises ValueError where onnx is not installed.
     """
-    import onnx  # of the extra [train], so only once there is a model to read
+    try:
+        import onnx  # of the extra [train], so only once there is a model to read
+    except ImportError:
+        raise ValueError("reading Kokoro needs onnx: pip install onnx") from None
 
     graph = onnx.load_from_string(onnx_file).graph
     arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}

@@ -18,19 +18,21 @@ UNLABELLED = 255  # class of a frame of which nothing is known
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedUtterance:
-    """An utterance and its frame spans, by the name of the version: '1.00', '0.90', 'noisy', ..."""
+    """An utterance and its frame spans, by the name of the version: '1.00', '0.90', 'noisy', ...; with
+    waveforms also where its samples are in them."""
 
     id: str
     set: str
     speaker: str
     text: str
     spans: dict[str, tuple[int, int]]
+    samples: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Utterances and their features (frames, mels) float16 by version; with `waveforms` (samples,) int16 of
-    all utterances, the span 'samples' is where each is in them."""
+    """Utterances and their features (frames, mels) float16 by version; `waveforms` (samples,) int16 of
+    all utterances, where they were kept."""
 
     utterances: tuple[PreparedUtterance, ...]
     features: dict[str, np.ndarray]
@@ -44,20 +46,21 @@ class Prepared:
             raise ValueError(f"{folder}: no utterances.tsv: run recipes/prepare.py --out {folder} first")
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-        names = [name for name in (rows[0] if rows else {}) if name not in ("id", "set", "speaker", "text")]
+        columns = rows[0] if rows else {}
+        names = [name for name in columns if name not in ("id", "set", "speaker", "text", SAMPLES)]
         utterances = tuple(
             PreparedUtterance(
                 id=row["id"], set=row["set"], speaker=row["speaker"], text=row["text"],
                 spans={name: _span(row[name]) for name in names},
+                samples=_span(row[SAMPLES]) if SAMPLES in columns else None,
             )
             for row in rows
         )  # fmt: skip
         features = {
             name: np.memmap(folder / f"features-{name}.raw", np.float16, "r").reshape(-1, NUM_MELS)
             for name in names
-            if name != SAMPLES
         }
-        waveforms = np.memmap(folder / WAVEFORMS, np.int16, "r") if SAMPLES in names else None
+        waveforms = np.memmap(folder / WAVEFORMS, np.int16, "r") if SAMPLES in columns else None
         return cls(utterances, features, waveforms)
 
     def digest(self) -> str:

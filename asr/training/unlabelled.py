@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from asr.model.features import FRAMES_PER_SECOND, NUM_MELS, normalize_features
+from asr.training.batches import like_lengths
 from asr.training.loop import share_of
 from asr.training.prepared import Prepared
 
@@ -100,16 +101,7 @@ class UnlabelledSource:
         ]
         chosen = list(zip(self.pieces, names, strict=True))
         lengths = np.array([len(self._frames(piece, name)) for piece, name in chosen])
-        # Sorted by length, with some disorder so that batches differ from epoch to epoch.
-        order = np.argsort(lengths * rng.uniform(0.93, 1.07, len(lengths)), kind="stable")
-        groups: list[list[int]] = [[]]
-        longest = 0
-        for i in order:
-            longest = max(longest, lengths[i])
-            if groups[-1] and longest * (len(groups[-1]) + 1) > self.config.seconds * FRAMES_PER_SECOND:
-                groups.append([])
-                longest = lengths[i]
-            groups[-1].append(i)
+        groups = like_lengths(lengths, self.config.seconds * FRAMES_PER_SECOND, rng)
         for k in share_of(rng.permutation(len(groups)), skip, process, processes):
             yield self._collate([self._frames(*chosen[i]) for i in groups[k]])
 

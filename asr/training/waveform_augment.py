@@ -53,7 +53,7 @@ class Sounds:
 
     @classmethod
     def read(cls, folder: Path | None, device: torch.device) -> Sounds:
-        """As `asr.training.augment` reads a folder with noise.tsv; empty without one."""
+        """Of a folder with noise.tsv, empty without a folder. Raises ValueError as `noises_and_rooms`."""
         noises, rooms = noises_and_rooms(folder) if folder else ([], [])
         # All at one level: the signal-to-noise ratio decides how loud they are.
         level = [np.float32(sound / (np.sqrt(np.square(sound).mean()) + 1e-6)) for sound in noises]
@@ -97,14 +97,15 @@ def read_at_speed(pool: Tensor, starts: Tensor, lengths: Tensor, speeds: Tensor)
     up, so that nothing is folded back from above the highest frequency.
     """
     now = (lengths / speeds).floor().long().clamp_min(1)
-    places = torch.arange(int(now.max()), device=pool.device) * speeds[:, None]
+    # In 64 bits: after ten seconds 32 would tell tenths of a sample apart.
+    places = torch.arange(int(now.max()), device=pool.device) * speeds.double()[:, None]
     before = places.floor()
-    share = (places - before)[..., None]
+    share = (places - before).float()
     cutoff = speeds.reciprocal().clamp_max(1.0)[:, None]
-    played = torch.zeros_like(places)
+    played = torch.zeros_like(share)
     before = before.long()
     for tap in range(1 - _TAPS // 2, 1 + _TAPS // 2):
-        distance = tap - share[..., 0]
+        distance = tap - share
         weight = cutoff * torch.sinc(cutoff * distance) * torch.cos(distance * (math.pi / _TAPS)).square()
         place = before + tap
         inside = (place >= 0) & (place < lengths[:, None])
@@ -214,7 +215,7 @@ def _masked(
     size: int, lengths: Tensor, most: int, width: int, dice: Dice, counts: Tensor | None = None
 ) -> Tensor:
     """(batch, size) bool: `most` masks, or of those as many as `counts` says, within `lengths`."""
-    widths = (dice.uniform(0, width + 1, most)).floor()
+    widths = dice.uniform(0, width + 1, most).floor().minimum(lengths[:, None])
     first = (dice.uniform(0, 1, most) * (lengths[:, None] - widths + 1).clamp_min(1)).floor()
     if counts is not None:
         widths = widths.masked_fill(torch.arange(most, device=widths.device) >= counts[:, None], 0)

@@ -6,6 +6,7 @@ other speeds, put in rooms and noises and turned to features there. No two epoch
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr.model.features import LogMel, normalize_features
-from asr.training.batches import Batch, like_lengths, neighbours
+from asr.model.features import FRAMES_PER_SECOND, SAMPLE_RATE, LogMel, normalize_features
+from asr.training.batches import Batch, like_lengths, neighbours, obstacle, usage
 from asr.training.loop import share_of
 from asr.training.prepared import UNLABELLED, Alignments, Prepared
 from asr.training.waveform_augment import (
@@ -29,6 +30,8 @@ from asr.training.waveform_augment import (
     with_noise,
     with_other_tracts,
 )
+
+_CHUNK = 1 << 26  # samples that go to the device at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,64 +62,58 @@ class WaveformSource:
         self.config, self.device = config, device
         self._sounds = Sounds.read(config.noises, device)
         self._features = LogMel().to(device)
-        starts, lengths, frames, self._targets = [], [], [], []
+        waveforms, samples, frames, self._targets = [], [], [], []
         of_frames: list[list[np.ndarray]] = [[], [], []]
-        offset = first = 0
         for prepared, alignments in parts:
             if prepared.waveforms is None:
                 raise ValueError("no waveforms: prepare the speech with recipes/prepare.py --waveforms")
-            spans = np.array([u.spans["1.00"] for u in prepared.utterances])
             alignments.check_of(prepared)
-            samples = np.array([u.spans["samples"] for u in prepared.utterances])
-            starts.append(samples[:, 0] + offset)
-            lengths.append(samples[:, 1] - samples[:, 0])
-            frames.append(spans[:, 1] - spans[:, 0])
-            self._targets += [alignments.targets(i) for i in range(len(spans))]
-            ends = np.append(spans[:, 0], len(alignments.classes))
-            for kind, labels in zip(
-                of_frames, (alignments.classes, *neighbours(alignments.classes, ends)), strict=True
-            ):
-                kind.append(labels)
-            offset += len(prepared.waveforms)
-            first = first or len(spans)
-        self._starts, self._lengths, self._frames = map(np.concatenate, (starts, lengths, frames))
+            waveforms.append(prepared.waveforms)
+            samples.append([u.samples for u in prepared.utterances])
+            frames.append([last - first for first, last in (u.spans["1.00"] for u in prepared.utterances)])
+            self._targets += [alignments.targets(i) for i in range(len(prepared.utterances))]
+            labels = neighbours(alignments.classes, np.cumsum([0, *frames[-1]]))
+            for kind, of_part in zip(of_frames, (alignments.classes, *labels), strict=True):
+                kind.append(of_part)
+        sizes = [0, *np.cumsum([len(of_part) for of_part in waveforms])]
+        self._starts = np.concatenate([np.array(s)[:, 0] + at for s, at in zip(samples, sizes, strict=False)])
+        self._lengths = np.concatenate([np.diff(np.array(s), axis=1)[:, 0] for s in samples])
+        self._frames = np.concatenate(frames)
         self._first_frames = np.cumsum([0, *self._frames])[:-1]
-        self._pool = torch.empty(offset, dtype=torch.int16, device=device)
-        at = 0
-        for prepared, _ in parts:
-            assert prepared.waveforms is not None
-            self._pool[at : at + len(prepared.waveforms)] = torch.tensor(prepared.waveforms)
-            at += len(prepared.waveforms)
+        self._pool = torch.empty(sizes[-1], dtype=torch.int16, device=device)
+        for of_part, at in zip(waveforms, sizes, strict=False):
+            for i in range(0, len(of_part), _CHUNK):
+                chunk = torch.tensor(of_part[i : i + _CHUNK])
+                self._pool[at + i : at + i + len(chunk)] = chunk
         self._labels = torch.stack([torch.from_numpy(np.concatenate(kind)) for kind in of_frames]).to(device)
-        usable = np.array([i for i in range(len(self._starts)) if self._is_usable(i)], np.int64)
+        obstacles = [self._obstacle(i) for i in range(len(self._starts))]
+        self._left_out = Counter(obstacles)
+        usable = np.array([i for i, obstacle in enumerate(obstacles) if not obstacle], np.int64)
         if not len(usable):
-            raise ValueError("no utterance is aligned, short enough and long enough for its phones")
-        self._num_usable = len(usable)
-        self.usable = np.concatenate(
-            [usable[usable < first]] * config.first_times + [usable[usable >= first]]
-        )
+            raise ValueError(
+                f"no utterance is aligned, short enough and long enough for its phones: {self.usage()}"
+            )
+        of_first = usable < len(frames[0])
+        self.usable = np.concatenate([*[usable[of_first]] * config.first_times, usable[~of_first]])
+        self._others = [self._on_device(of[self.usable]) for of in (self._starts, self._lengths)]
 
     def usage(self) -> str:
-        """How much is trained on."""
-        hours = self._lengths[np.unique(self.usable)].sum() / 16_000 / 3600
-        return f"{self._num_usable:,} of {len(self._starts):,} utterances, {hours:.1f} h"
+        """How many utterances are trained on, and why the others are not."""
+        return usage(len(self._starts), self._left_out, self.config.longest_s)
 
     def targets(self, index: int) -> np.ndarray:
         return self._targets[index]
 
-    def _is_usable(self, index: int) -> bool:
-        targets = self._targets[index]
-        if not len(targets) or self._frames[index] > self.config.longest_s * 100:
-            return False
-        needed = len(targets) + int((targets[1:] == targets[:-1]).sum())
-        return bool(needed <= self._frames[index] / self.config.augment.speed[1] // self.config.stride)
+    def _obstacle(self, index: int) -> str:
+        shortest = int(self._frames[index] / self.config.augment.speed[1]) // self.config.stride
+        return obstacle(self._targets[index], self._frames[index], shortest, self.config.longest_s)
 
     def epoch(self, number: int, skip: int = 0, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """As `BatchSource.epoch`."""
         rng = np.random.default_rng([self.config.seed, number])
         speeds = rng.uniform(*self.config.augment.speed, len(self.usable))
         lengths = self._frames[self.usable] / speeds
-        groups = like_lengths(lengths, self.config.seconds * 100, rng)
+        groups = like_lengths(lengths, self.config.seconds * FRAMES_PER_SECOND, rng)
         for k in share_of(rng.permutation(len(groups)), skip, process, processes):
             generator = torch.Generator(self.device)
             generator.manual_seed(
@@ -145,7 +142,7 @@ class WaveformSource:
             features=features, lengths=frames, targets=self._on_device(padded),
             target_lengths=self._on_device(np.array([len(t) for t in targets])),
             classes=classes, left=left, right=right,
-            seconds=float((self._lengths[chosen] / speeds).sum() / 16_000),
+            seconds=float((self._lengths[chosen] / speeds).sum() / SAMPLE_RATE),
         )  # fmt: skip
 
     def _read(self, chosen: np.ndarray, rates: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,7 +152,7 @@ class WaveformSource:
     def _babble(self, num_samples: int, dice: Dice) -> Tensor:
         """(batch, samples) of several utterances at once, each over and over."""
         places = torch.arange(num_samples, device=self.device)
-        starts, lengths = (self._on_device(of[self.usable]) for of in (self._starts, self._lengths))
+        starts, lengths = self._others
         total = torch.zeros(dice.rows, num_samples, device=self.device)
         for _ in range(self.config.augment.babble):
             other = dice.below(torch.full((dice.rows,), len(starts), device=self.device))
