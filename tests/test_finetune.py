@@ -24,6 +24,7 @@ from asr.training.feature_augment import FeatureAugmentConfig
 from asr.training.objective import Loss, ObjectiveConfig, crf_loss
 from asr.training.prepared import Alignments, Prepared
 from asr.training.stepper import StepConfig
+from asr.training.waveform_augment import WaveformAugmentConfig
 from asr.training.waveform_batches import WaveformBatchConfig
 
 SMALL = EncoderConfig(dim=32, bottleneck=16, dilations=(1, 2), statistics_after=(1,), statistics_dim=8)
@@ -289,9 +290,14 @@ def test_options_become_the_configuration(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(finetune, "main", seen.append)
-    places = {"prepared": tmp_path, "out": tmp_path / "run"}
+    places = {"prepared": (tmp_path,), "out": tmp_path / "run"}
     finetune.cli(**places)
     assert seen.pop() == finetune.Config(**places)
+    finetune.cli(**places, waveforms=True, noises=tmp_path, noise=0.3, rooms=0.2, warp=0.4, first_times=3)
+    assert seen.pop().waveforms == WaveformBatchConfig(
+        seconds=BatchConfig.seconds, noises=tmp_path, first_times=3,
+        augment=WaveformAugmentConfig(room=0.2, noise=0.3, warp=0.4, narrow=0.0),
+    )  # fmt: skip
     finetune.cli(
         **places, loss=Loss.CTC_CRF, consistency=0.2, intermediate=0.3, time_mask_scale=2.5, accumulate=3
     )
@@ -316,6 +322,8 @@ def test_options_become_the_configuration(
         ({"init": tmp_path, "dim": 64}, "for a new encoder: --init brings its own"),
         ({"time_mask_scale": 0.0}, "--time-mask-scale must be above 0, not 0"),
         ({"intermediate": 1.0}, "a share of the loss, from 0 to below 1"),
+        ({"first_times": 2}, "--noises and --first-times are for --waveforms"),
+        ({"waveforms": True, "noises": tmp_path}, "--noises needs --noise"),
     ):
         with pytest.raises(SystemExit):
             finetune.cli(**places, **wrong)
@@ -363,6 +371,8 @@ def test_a_training_from_waveforms_of_two_folders_goes_on(
     assert all(torch.equal(weights, parts[name]) for name, weights in whole.items())
     with pytest.raises(ValueError, match="only a run with --waveforms goes on with it"):
         train(tmp_path / "parts", prepared=folders[:1], waveforms=None)
+    with pytest.raises(ValueError, match="a run with --first-times 2: give that"):
+        train(tmp_path / "parts", waveforms=WaveformBatchConfig(seconds=6.0))
     with pytest.raises(ValueError, match="several --prepared folders need --waveforms"):
         train(tmp_path / "new", waveforms=None)
 

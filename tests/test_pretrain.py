@@ -141,7 +141,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(
     (tmp_path / "prepared").mkdir()
     write_prepared(tmp_path / "prepared")
     config = finetune.Config(
-        prepared=tmp_path / "prepared",
+        prepared=(tmp_path / "prepared",),
         out=tmp_path / "tuned",
         init=tmp_path / "pretrained" / "encoder",
         batch=BatchConfig(seconds=6.0),

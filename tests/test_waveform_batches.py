@@ -16,6 +16,7 @@ from asr.training.augment import simulated_room
 from asr.training.batches import Batch, BatchConfig, BatchSource
 from asr.training.feature_augment import warp_frequencies
 from asr.training.prepared import SAMPLES, UNLABELLED, WAVEFORMS, Alignments, Prepared
+from asr.training.unlabelled import UnlabelledConfig, UnlabelledSource
 from asr.training.waveform_augment import (
     Dice,
     Sounds,
@@ -310,3 +311,11 @@ def test_noises_that_cannot_be_read(table: str | None, message: str, tmp_path: P
         (tmp_path / "noise.tsv").write_text(table)
     with pytest.raises(ValueError, match=message):
         Sounds.read(tmp_path, CPU)
+
+
+def test_pretraining_cuts_the_features_and_not_the_samples(prepared) -> None:
+    """Where an utterance is in the waveforms is no span of frames."""
+    source = UnlabelledSource([prepared[0]], UnlabelledConfig(seconds=6, longest_s=5, shortest_s=0.5))
+    assert sorted(len(source._frames(piece, "1.00")) for piece in source.pieces) == sorted(
+        last - first for first, last in (u.spans["1.00"] for u in prepared[0].utterances)
+    )
