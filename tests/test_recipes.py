@@ -182,6 +182,10 @@ def test_the_average_of_two_models(tmp_path: Path) -> None:
     assert both.phone_lm is not None and both.phone_lm.eq(1).all()
     expected = (networks[0].ctc.weight + networks[1].ctc.weight) / 2
     torch.testing.assert_close(both.ctc.weight, expected, atol=1e-3, rtol=1e-3)
+    folders = (tmp_path / "0", tmp_path / "1")
+    run("average.py", *folders, "--share", "0.25", "--share", "0.75", "--out", tmp_path / "both")
+    expected = 0.25 * networks[0].ctc.weight + 0.75 * networks[1].ctc.weight
+    torch.testing.assert_close(load_network(tmp_path / "both")[0].ctc.weight, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_prepare_skips_and_counts_what_cannot_be_read(

@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 import compress
 
 STATE = {
-    "matrix": torch.randn(40, 300, generator=torch.Generator().manual_seed(1))
+    "matrix": torch.randn(40, 320, generator=torch.Generator().manual_seed(1))
     * torch.logspace(-9, 2, 40)[:, None],
     "bias": torch.linspace(-3, 3, 40),
     "table": torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(2)),
+    "odd": torch.randn(5, 30, generator=torch.Generator().manual_seed(3)),
     "nothing": torch.zeros(3, 5),
 }
 
@@ -44,10 +45,11 @@ def test_8_bits_are_off_by_half_a_step_at_most(tmp_path: Path) -> None:
     found = load_weights(tmp_path / "w")
     assert found.keys() == STATE.keys()
     matrix = STATE["matrix"]
-    step = matrix.abs().amax(1, keepdim=True) / 127
-    # Each row has its own scale: the small ones are as exact as the large ones.
+    # 64 numbers of a row have a scale: the small ones are as exact as the large ones.
+    step = (matrix.unflatten(1, (5, 64)).abs().amax(2) / 127).repeat_interleave(64, 1)
     assert ((found["matrix"] - matrix).abs() <= 0.501 * step).all()
-    assert (found["matrix"] - matrix).square().mean(1).sqrt().div(step[:, 0]).max() < 0.32
+    odd = STATE["odd"]
+    assert ((found["odd"] - odd).abs() <= 0.501 * odd.abs().amax(1, keepdim=True) / 127).all()
     assert torch.equal(found["nothing"], STATE["nothing"])
     for name in ("bias", "table"):
         torch.testing.assert_close(found[name], STATE[name], atol=2e-3, rtol=1e-3)
@@ -59,7 +61,7 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"weights")
     with pytest.raises(SafetensorError):
         load_weights(tmp_path / "w")
-    save_file({"a": torch.ones(3, 2, dtype=torch.int8), "a.scale": torch.ones(4)}, tmp_path / "w")
+    save_file({"a": torch.ones(3, 2, dtype=torch.int8), "a.scale": torch.ones(4, 1)}, tmp_path / "w")
     with pytest.raises(RuntimeError):
         load_weights(tmp_path / "w")
     save_file({"a": torch.ones(3, 2, dtype=torch.int8)}, tmp_path / "w")

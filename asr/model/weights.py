@@ -10,19 +10,23 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 _SCALE = ".scale"
+_GROUP = 64  # numbers of a row that share a scale
 
 
 def save_weights(state: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
-    """`dtype`: float32, float16, or int8. As int8 each row of a matrix has a scale of its own, its largest
-    number divided by 127, in NAME.scale; what is no matrix takes 16 bits."""
+    """`dtype`: float32, float16, or int8. As int8 every 64 numbers of a matrix's row, or all of one that is
+    no multiple of 64, have a scale, the largest of them divided by 127, in NAME.scale (rows, groups); what is
+    no matrix takes 16 bits."""
     stored: dict[str, Tensor] = {}
     for name, values in state.items():
         values = values.detach()
         if dtype is not torch.int8:
             stored[name] = values.to(dtype).contiguous()
         elif values.ndim == 2:
-            scale = (values.float().abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-            stored[name] = (values.float() / scale[:, None]).round().to(torch.int8).contiguous()
+            size = _GROUP if values.shape[1] % _GROUP == 0 else values.shape[1]
+            groups = values.float().unflatten(1, (-1, size))
+            scale = (groups.abs().amax(2) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+            stored[name] = (groups / scale[..., None]).round().flatten(1).to(torch.int8).contiguous()
             stored[name + _SCALE] = scale
         else:
             stored[name] = values.half().contiguous()
@@ -38,6 +42,12 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{missing[0]} has 8 bits and no scale")
     scales = {name: stored.pop(name + _SCALE) for name in in_8_bits}
     return {
-        name: values.float() * scales[name].float()[:, None] if name in scales else values.float()
+        name: _scaled(values, scales[name]) if name in scales else values.float()
         for name, values in stored.items()
     }
+
+
+def _scaled(steps: Tensor, scale: Tensor) -> Tensor:
+    """(rows, columns) int8 and (rows, groups) -> float32."""
+    groups = steps.float().unflatten(1, (scale.shape[1], -1))
+    return (groups * scale.float()[..., None]).flatten(1)
