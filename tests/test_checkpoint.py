@@ -109,7 +109,7 @@ def test_log_probs_of_waveforms(folder: Path) -> None:
     waveforms = [rng.normal(0, 0.1, n).astype(np.float32) for n in (16_000, 40_000, 1, 0)]
     log_probs, lengths = model.log_probs(waveforms)
     assert log_probs.dtype == torch.float32
-    assert lengths.tolist() == [34, 84, 17, 17]  # the shortest are padded to half a second
+    assert lengths.tolist() == [34, 84, 34, 34]  # the shortest are padded to a second
     torch.testing.assert_close(log_probs.exp().sum(2)[0], torch.ones(84))
     alone, _ = model.log_probs(waveforms[:1])
     torch.testing.assert_close(log_probs[0, :34], alone[0], atol=0.05, rtol=0.05)  # bf16 where there is any

@@ -23,8 +23,9 @@ from asr.phones import PhoneSet
 EMBEDDED = Path(__file__).parents[1] / "pretrained"
 _WEIGHTS, _CONFIG, _PHONES = "model.safetensors", "config.json", "phones.txt"
 _PHONE_LM = "phone_lm"
-# Half a second: with less, an utterance's statistics mean nothing, so it is padded with silence.
-_SHORTEST = 8_000
+# A second: with less an utterance's statistics mean nothing (a word cut out closely is not heard at all), so it
+# is padded with silence.
+_SHORTEST = 16_000
 
 
 class AcousticModel:
