@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from asr.phones import PhoneSet
 from asr.text import normalize
@@ -172,10 +173,22 @@ def test_a_missing_package_names_the_way_to_get_it(tmp_path: Path):
             read(tmp_path)
 
 
-def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("cuda", "no CUDA device is available here; use --device cpu"), ("tpu", "unknown device 'tpu'")],
+)
+def test_a_device_that_is_not_there_is_one_line(
+    device: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    with pytest.raises(ValueError, match="--device cpu"):
-        Kokoro.open(tmp_path, "cuda")
+    with pytest.raises(typer.Exit):
+        recipe.cli(kokoro=tmp_path, out=tmp_path, words=[tmp_path / "names.txt"], device=device)
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
 
 
 def _plan(folder: Path, *rows: str) -> Path:

@@ -267,7 +267,7 @@ def test_like_a_word_that_nothing_knows_is_remarked(tmp_path: Path):
 
 @pytest.mark.slow
 def test_words_of_no_lexicon_are_spelt_as_they_sound(examples: Path) -> None:
-    recording = [examples / "zero_shot" / "clandiver-1.opus"]
+    recording = [examples / "zero_shot" / "clandiver-2.opus"]
     texts = {}
     for unknown in ("mark", "spell"):
         options = for_embedded_model(unknown=unknown, unknown_score=-1.0)

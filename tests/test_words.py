@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from asr import cli, paths, words
-from asr.decoder.options import DecoderOptions
+from asr.decoder.options import for_embedded_model
 from asr.edit import edit_lines
 from asr.lexicon import Entry, LexiconError, parse_line
 from asr.lines import find_base, format_entry
@@ -340,7 +340,7 @@ def test_show_on_the_command_line(asr: Asr, mine: Path):
     shown = asr("show", "xochitl", "--lexicon", "mine.txt").stdout.splitlines()
     assert shown[0].endswith("mine.txt:5 (guessed from the spelling)")
     assert shown[1].startswith(
-        f"language model: unknown, {DecoderOptions().unknown_word_score:.2f} everywhere; --like WORD"
+        f"language model: unknown, {for_embedded_model().unknown_word_score:.2f} everywhere; --like WORD"
     )
     shown = asr("show", "there", "--lexicon", "mine.txt").stdout.splitlines()
     assert "sounds the same as their, they're: ð ɛ ɹ" in shown

@@ -79,6 +79,7 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
     tuned = DecoderOptions(
         lm_weight=1.1,
         word_score=-1.0,
+        unknown_word_score=-10.0,
         rescoring_weight=0.75,
         missing_phone_score=-4.0,
         unknown_words=300,

@@ -23,8 +23,8 @@ from asr.phones import PhoneSet
 EMBEDDED = Path(__file__).parents[1] / "pretrained"
 _WEIGHTS, _CONFIG, _PHONES = "model.safetensors", "config.json", "phones.txt"
 _PHONE_LM = "phone_lm"
-# A second: with less an utterance's statistics mean nothing (a word cut out closely is not heard at all), so it
-# is padded with silence.
+# A second: with less an utterance's statistics mean nothing (a word cut out closely is not heard at all), so
+# it is padded with silence.
 _SHORTEST = 16_000
 
 

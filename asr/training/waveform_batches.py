@@ -62,30 +62,26 @@ class WaveformSource:
         self.config, self.device = config, device
         self._sounds = Sounds.read(config.noises, device)
         self._features = LogMel().to(device)
-        waveforms, samples, frames, self._targets = [], [], [], []
-        of_frames: list[list[np.ndarray]] = [[], [], []]
+        waveforms: list[np.ndarray] = []
+        spans: list[np.ndarray] = []  # samples of each utterance in the pool
+        frames: list[np.ndarray] = []
+        labels: list[np.ndarray] = []
+        self._targets: list[np.ndarray] = []
         for prepared, alignments in parts:
             if prepared.waveforms is None:
                 raise ValueError("no waveforms: prepare the speech with recipes/prepare.py --waveforms")
             alignments.check_of(prepared)
+            spans.append(np.array([u.samples for u in prepared.utterances]) + sum(map(len, waveforms)))
             waveforms.append(prepared.waveforms)
-            samples.append([u.samples for u in prepared.utterances])
-            frames.append([last - first for first, last in (u.spans["1.00"] for u in prepared.utterances)])
+            frames.append(np.array([np.diff(u.spans["1.00"])[0] for u in prepared.utterances]))
             self._targets += [alignments.targets(i) for i in range(len(prepared.utterances))]
-            labels = neighbours(alignments.classes, np.cumsum([0, *frames[-1]]))
-            for kind, of_part in zip(of_frames, (alignments.classes, *labels), strict=True):
-                kind.append(of_part)
-        sizes = [0, *np.cumsum([len(of_part) for of_part in waveforms])]
-        self._starts = np.concatenate([np.array(s)[:, 0] + at for s, at in zip(samples, sizes, strict=False)])
-        self._lengths = np.concatenate([np.diff(np.array(s), axis=1)[:, 0] for s in samples])
-        self._frames = np.concatenate(frames)
+            beside = neighbours(alignments.classes, np.cumsum([0, *frames[-1]]))
+            labels.append(np.stack([alignments.classes, *beside]))
+        self._pool = _on(device, waveforms)
+        self._labels = torch.from_numpy(np.concatenate(labels, 1)).to(device)
+        self._starts, ends = np.concatenate(spans).T
+        self._lengths, self._frames = ends - self._starts, np.concatenate(frames)
         self._first_frames = np.cumsum([0, *self._frames])[:-1]
-        self._pool = torch.empty(sizes[-1], dtype=torch.int16, device=device)
-        for of_part, at in zip(waveforms, sizes, strict=False):
-            for i in range(0, len(of_part), _CHUNK):
-                chunk = torch.tensor(of_part[i : i + _CHUNK])
-                self._pool[at + i : at + i + len(chunk)] = chunk
-        self._labels = torch.stack([torch.from_numpy(np.concatenate(kind)) for kind in of_frames]).to(device)
         obstacles = [self._obstacle(i) for i in range(len(self._starts))]
         self._left_out = Counter(obstacles)
         usable = np.array([i for i, obstacle in enumerate(obstacles) if not obstacle], np.int64)
@@ -174,3 +170,15 @@ class WaveformSource:
 
     def _on_device(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.device)
+
+
+def _on(device: torch.device, waveforms: Sequence[np.ndarray]) -> Tensor:
+    """All of them one behind the other (samples,) int16; in pieces, for they are mapped files of any size."""
+    pool = torch.empty(sum(map(len, waveforms)), dtype=torch.int16, device=device)
+    at = 0
+    for waveform in waveforms:
+        for i in range(0, len(waveform), _CHUNK):
+            chunk = torch.tensor(waveform[i : i + _CHUNK])
+            pool[at : at + len(chunk)] = chunk
+            at += len(chunk)
+    return pool
