@@ -86,3 +86,7 @@ def test_convolution_as_a_product_is_the_convolution(dilation: int) -> None:
     torch.nn.init.normal_(block.taps_bias)
     h = torch.randn(3, 20, 24)
     torch.testing.assert_close(block._convolve_as_product(h), block._convolve(h), atol=1e-5, rtol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = block._convolve_as_product(h)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), block._convolve(h), atol=0.05, rtol=0.05)
