@@ -189,20 +189,21 @@ class Segment:
         return self.end - self.start
 
 
-def cut(waveform: np.ndarray, longest_s: float = 20.0) -> list[Segment]:
+def cut(waveform: np.ndarray, longest_s: float = 20.0, piece_s: float = 12.0) -> list[Segment]:
     """Stretches of a recording (mono, 16 kHz) with sound, each at most `longest_s`; none if all is silent.
 
     A recording of at most `longest_s` stays whole. From a longer one, silences of two seconds and more are
-    left out, and what is still too long is cut at the quietest moment of the second half of each `longest_s`:
-    in a pause where there is one.
+    left out, and what is longer than `piece_s` is cut at the quietest moment of the second half of each
+    `piece_s`: in a pause where there is one. (A language model takes a piece for a sentence: shorter ones are
+    more often one.)
     """
     level = _levels(waveform)
     sound = _is_sound(level)
     if not sound.any():
         return []
-    longest = int(longest_s * SAMPLE_RATE / _FRAME)
-    if len(level) <= longest:
+    if len(level) <= int(longest_s * SAMPLE_RATE / _FRAME):
         return [Segment(start=0, end=len(waveform))]
+    longest = int(min(longest_s, piece_s) * SAMPLE_RATE / _FRAME)
     return [
         Segment(start=first * _FRAME, end=min(last * _FRAME, len(waveform)))
         for stretch in _stretches(sound)
