@@ -194,6 +194,8 @@ def cli(
 ) -> None:
     """Align speech to transcripts from a flat start."""
     with one_line_errors():
+        if spoken is not None and lexicon:
+            raise ValueError("--spoken says the phones themselves: without --lexicon")
         main(
             Config(
                 prepared=prepared,

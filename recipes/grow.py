@@ -83,7 +83,9 @@ def deeper(network: PhoneModel, every: int) -> PhoneModel:
 def cli(
     out: Annotated[Path, typer.Option(help="folder of the larger model")],
     model: Annotated[Path | None, typer.Option(help="folder of a model; else the embedded one")] = None,
-    every: Annotated[int, typer.Option(min=1, help="blocks before each new one")] = 2,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="blocks before each new one, 2 unless given")
+    ] = None,
     bottleneck: Annotated[
         int | None, typer.Option(help="channels within the blocks: wider, not deeper")
     ] = None,
@@ -91,7 +93,9 @@ def cli(
 ) -> None:
     """Make a trained acoustic model deeper or wider."""
     with one_line_errors():
-        main(model, out, every, bottleneck, seed)
+        if every and bottleneck:
+            raise ValueError("--every makes it deeper, --bottleneck wider: one at a time")
+        main(model, out, every or 2, bottleneck, seed)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,10 @@ def cli(
     """Extract the features that the training recipes read."""
     speeds = (1.0,) if development or waveforms else Config.speeds
     with one_line_errors():
+        if waveforms and (noise or development):
+            raise ValueError(
+                "--waveforms goes without --noise, which is mixed in while training, and --development"
+            )
         if bool(librispeech or common_voice) != bool(split):
             raise ValueError("--librispeech or --common-voice goes with --split, as often as you like")
         if librispeech and common_voice:

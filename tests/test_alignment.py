@@ -188,3 +188,12 @@ def test_another_table_of_phones_is_one_line(
     with pytest.raises(SystemExit):
         recipe.cli(prepared=tmp_path, spoken=tmp_path / "table.tsv")
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_known_phones_need_no_lexicon(
+    recipe: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prepared(tmp_path, ["COFFEE"])
+    with pytest.raises(SystemExit):
+        recipe.cli(prepared=tmp_path, spoken=tmp_path / "table.tsv", lexicon=[tmp_path / "en.txt"])
+    assert "without --lexicon" in capsys.readouterr().err

@@ -68,3 +68,9 @@ def test_a_wider_one_says_the_same_and_its_new_channels_learn(tmp_path: Path) ->
 def test_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no acoustic model here"):
         grow.main(tmp_path, tmp_path / "new")
+
+
+def test_deeper_or_wider(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        grow.cli(out=tmp_path / "new", every=2, bottleneck=600)
+    assert "one at a time" in capsys.readouterr().err

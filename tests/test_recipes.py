@@ -292,3 +292,14 @@ def test_prepare_says_what_it_needs(
     with pytest.raises(SystemExit):
         prepare.cli(out=tmp_path / "out", **arguments)
     assert message in capsys.readouterr().err
+
+
+def test_waveforms_get_their_noise_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(RECIPES))
+    import prepare
+
+    with pytest.raises(SystemExit):
+        prepare.cli(out=tmp_path, waveforms=True, noise=tmp_path)
+    assert "--waveforms goes without --noise" in capsys.readouterr().err
