@@ -177,7 +177,9 @@ def test_phones_that_are_known_are_taken_as_they_are(recipe: Any, tmp_path: Path
             "path\ttext\nu0.opus\tcoffee\n",
             "no columns path and phones: give what recipes/synthesize.py wrote",
         ),
-        ("path\tphones\nu0.opus\tk xyz\n", "xyz"),
+        ("path\tphones\nu0.opus\tk xyz\n", "table.tsv:2: "),
+        ("path\tphones\na/u0.opus\tk\nb/u0.opus\tk\n", "table.tsv:3: a second recording named u0"),
+        ("path\tphones\nother.opus\tk\n", "knows none of the prepared recordings"),
     ],
 )
 def test_another_table_of_phones_is_one_line(

@@ -126,7 +126,8 @@ class Block(nn.Module):
         return h.squeeze(2).transpose(1, 2)
 
     def _convolve_as_product(self, h: Tensor) -> Tensor:
-        """The same for a GPU, whose convolutions are planned anew for every shape: copies cost less there."""
+        """The same for a GPU, whose library plans a convolution for each new shape of a batch, and has a plan
+        for any matrix product."""
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
         step = self.dilation
