@@ -120,7 +120,7 @@ def main(config: Config) -> None:
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
     prepared = Prepared.open(config.prepared)
     if config.spoken is not None:
-        return write(config, prepared, *known_phones(config.spoken, prepared, phones), phones)
+        return write(config, prepared, *known_phones(config.spoken, prepared, phones))
     graphs = graphs_of(prepared, lexicon_files(config.lexicon, config.user_lexicon), phones)
     if not any(graphs):
         raise ValueError(f"{config.prepared}: no utterance has a text whose words can be pronounced")
@@ -129,54 +129,68 @@ def main(config: Config) -> None:
 
     classes = np.zeros(sum(len(f) for f in features), np.uint8)
     chosen: list[np.ndarray] = []
+    word_starts: list[np.ndarray] = []
     at = 0
     for graph, x in zip(graphs, features, strict=True):
-        targets = np.zeros(0, np.int16)
+        targets, starts = np.zeros(0, np.int16), np.zeros(0, bool)
         if graph is not None and len(x):
             try:
                 path, score = align(graph, model.scores(x))
                 if score / len(x) >= config.min_score:
-                    targets = phones_of(graph, path)[0].astype(np.int16)
+                    heard, words = phones_of(graph, path)
+                    targets, starts = heard.astype(np.int16), np.diff(words, prepend=-1) != 0
                     classes[at : at + len(x)] = graph.classes[path]
             except ValueError:
                 pass
         chosen.append(targets)
+        word_starts.append(starts)
         at += len(x)
-    write(config, prepared, chosen, classes, phones)
+    write(config, prepared, chosen, word_starts, classes)
 
 
-def known_phones(table: Path, prepared: Prepared, phones: PhoneSet) -> tuple[list[np.ndarray], np.ndarray]:
-    """For each utterance its phones, none where the table does not have it, and frames without labels. Raises
-    ValueError for another table, and for one that names a recording twice or none of these."""
+def known_phones(
+    table: Path, prepared: Prepared, phones: PhoneSet
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """For each utterance its phones and which of them begin a word, none where the table does not have it,
+    and frames without labels. Raises ValueError for another table, and for one that names a recording twice
+    or none of these."""
     with table.open(encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         if not {"path", "phones"} <= set(rows.fieldnames or ()):
             raise ValueError(f"{table}: no columns path and phones: give what recipes/synthesize.py wrote")
-        known: dict[str, list[int]] = {}
+        known: dict[str, list[list[int]]] = {}  # by word
         for line, row in enumerate(rows, 2):
             name = Path(row["path"]).stem
             if name in known:
                 raise ValueError(f"{table}:{line}: a second recording named {name}: they need other names")
             try:
-                known[name] = phones.encode((row["phones"] or "").replace("|", " ").split())
+                words = (phones.encode(word.split()) for word in (row["phones"] or "").split("|"))
+                known[name] = [word for word in words if word]
             except ValueError as error:
                 raise ValueError(f"{table}:{line}: {error}") from None
     if not any(utterance.id in known for utterance in prepared.utterances):
         raise ValueError(f"{table}: knows none of the prepared recordings: give the table of these")
-    chosen = [np.array(known.get(utterance.id, ()), np.int16) for utterance in prepared.utterances]
+    said = [known.get(utterance.id, []) for utterance in prepared.utterances]
+    chosen = [np.array([phone for word in words for phone in word], np.int16) for words in said]
+    starts = [np.array([k == 0 for word in words for k in range(len(word))], bool) for words in said]
     num_frames = sum(len(prepared.frames(i)) for i in range(len(chosen)))
-    return chosen, np.full(num_frames, UNLABELLED, np.uint8)
+    return chosen, starts, np.full(num_frames, UNLABELLED, np.uint8)
 
 
 def write(
-    config: Config, prepared: Prepared, chosen: list[np.ndarray], classes: np.ndarray, phones: PhoneSet
+    config: Config,
+    prepared: Prepared,
+    chosen: list[np.ndarray],
+    word_starts: list[np.ndarray],
+    classes: np.ndarray,
 ) -> None:
     offsets = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum([len(targets) for targets in chosen], out=offsets[1:])
     out = config.prepared / "alignments.npz"
-    Alignments(np.concatenate(chosen), offsets, classes, prepared.digest()).save(out)
+    phones, starts = np.concatenate(chosen), np.concatenate(word_starts)
+    Alignments(phones, offsets, classes, prepared.digest(), starts).save(out)
     failed = sum(not len(targets) for targets in chosen)
-    print(f"{out}: {len(chosen) - failed:,} utterances aligned, {failed} not, {len(phones)} phones")
+    print(f"{out}: {len(chosen) - failed:,} utterances aligned, {failed} not")
 
 
 def cli(

@@ -276,6 +276,9 @@ def cli(
     first_times: Annotated[
         int, typer.Option(min=1, help="with --waveforms: how often an epoch takes the first folder's speech")
     ] = 1,
+    snippets: Annotated[
+        float, typer.Option(help="with --waveforms: share of utterances of which a few words alone are heard")
+    ] = 0.0,
     narrow: Annotated[float, typer.Option(help="share of utterances as over a telephone")] = 0.0,
     mel_width: Annotated[int, typer.Option(help="widest SpecAugment mask in mels")] = BatchConfig.mel_width,
     time_mask_scale: Annotated[
@@ -302,12 +305,13 @@ def cli(
         of_waveforms = WaveformBatchConfig(
             seconds=seconds, seed=seed, mels=(BatchConfig.mel_masks, mel_width),
             times=(batch.time_every, BatchConfig.time_width), noises=noises, first_times=first_times,
+            snippets=snippets,
             augment=WaveformAugmentConfig(room=rooms, noise=noise, warp=warp, narrow=narrow),
         )  # fmt: skip
         if waveforms and consistency:
             raise ValueError("--waveforms makes no copies for --consistency: take one or the other")
-        if not waveforms and (noises is not None or first_times > 1):
-            raise ValueError("--noises and --first-times are for --waveforms")
+        if not waveforms and (noises is not None or first_times > 1 or snippets):
+            raise ValueError("--noises, --first-times and --snippets are for --waveforms")
         if noises is not None and not noise:
             raise ValueError("--noises needs --noise, the share of utterances that get one: 0.4")
         main(

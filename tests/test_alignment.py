@@ -134,6 +134,8 @@ def test_alignments_know_their_texts(recipe: Any, tmp_path: Path, phones: PhoneS
     assert not len(found.targets(2))
     said = [" ".join(phones.symbols[t] for t in found.targets(i)) for i in range(2)]
     assert said[0] in ("ð ə k ɔ f i", "ð ə k oʊ f i") and said[1] in ("k ɔ f i", "k oʊ f i")
+    begins = [np.flatnonzero(found.starts_of_words(i)).tolist() for i in range(3)]
+    assert begins == [[0, 2], [0], []]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,8 @@ def test_phones_that_are_known_are_taken_as_they_are(recipe: Any, tmp_path: Path
     found = Alignments.open(tmp_path / "alignments.npz")
     said = [" ".join(phones.symbols[t] for t in found.targets(i)) for i in range(3)]
     assert said == ["ð ə k oʊ f i", "", "ð ɪ"]
+    begins = [np.flatnonzero(found.starts_of_words(i)).tolist() for i in range(3)]
+    assert begins == [[0, 2], [], [0]]
     found.check_of(Prepared.open(tmp_path))
     assert len(found.classes) == 360 and (found.classes == UNLABELLED).all()
 

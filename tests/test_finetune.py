@@ -322,7 +322,8 @@ def test_options_become_the_configuration(
         ({"init": tmp_path, "dim": 64}, "for a new encoder: --init brings its own"),
         ({"time_mask_scale": 0.0}, "--time-mask-scale must be above 0, not 0"),
         ({"intermediate": 1.0}, "a share of the loss, from 0 to below 1"),
-        ({"first_times": 2}, "--noises and --first-times are for --waveforms"),
+        ({"first_times": 2}, "--snippets are for --waveforms"),
+        ({"snippets": 0.1}, "--snippets are for --waveforms"),
         ({"waveforms": True, "noises": tmp_path}, "--noises needs --noise"),
     ):
         with pytest.raises(SystemExit):

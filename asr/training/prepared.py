@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +85,15 @@ class Alignments:
     `phones`: int16, all utterances one after the other; those of utterance i are
     phones[offsets[i]:offsets[i+1]] (none where it could not be aligned). `classes`: uint8 (frames of version
     1.00), 3 * phone id + state, silence 0-2, or UNLABELLED. `digest`: `Prepared.digest` of what was aligned,
-    empty where it is not known (files of earlier versions have none).
+    `word_starts`: bool, whether each of the phones is the first of a word; both are empty where they are not
+    known (files of earlier versions have none).
     """
 
     phones: np.ndarray
     offsets: np.ndarray
     classes: np.ndarray
     digest: str = ""
+    word_starts: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     @classmethod
     def open(cls, path: Path) -> Alignments:
@@ -100,7 +102,8 @@ class Alignments:
             raise ValueError(f"{path}: no alignments: run recipes/align.py --prepared {path.parent} first")
         with np.load(path) as file:
             digest = str(file["digest"]) if "digest" in file else ""
-            return cls(file["phones"], file["offsets"], file["classes"], digest)
+            word_starts = file["word_starts"] if "word_starts" in file else np.zeros(0, bool)
+            return cls(file["phones"], file["offsets"], file["classes"], digest, word_starts)
 
     def check_of(self, prepared: Prepared) -> None:
         """Raises ValueError for alignments of other features or texts."""
@@ -114,8 +117,15 @@ class Alignments:
         """Written beside and moved into place: there is never half a file."""
         beside = path.with_name(path.name + ".partial")
         with beside.open("wb") as file:
-            np.savez(file, phones=self.phones, offsets=self.offsets, classes=self.classes, digest=self.digest)
+            np.savez(
+                file, phones=self.phones, offsets=self.offsets, classes=self.classes, digest=self.digest,
+                word_starts=self.word_starts,
+            )  # fmt: skip
         os.replace(beside, path)
 
     def targets(self, index: int) -> np.ndarray:
         return self.phones[self.offsets[index] : self.offsets[index + 1]]
+
+    def starts_of_words(self, index: int) -> np.ndarray:
+        """(phones,) bool of its targets, or none where it is not known."""
+        return self.word_starts[self.offsets[index] : self.offsets[index + 1]]

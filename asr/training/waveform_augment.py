@@ -88,26 +88,34 @@ class Dice:
         return self.uniform() < probability
 
 
-def read_at_speed(pool: Tensor, starts: Tensor, lengths: Tensor, speeds: Tensor) -> tuple[Tensor, Tensor]:
-    """Utterances of the int16 `pool` (samples,) from `starts` (batch,) on, `lengths` long, played at
-    `speeds`, pitch included -> (batch, samples) float32 in [-1, 1], zero beyond the lengths (batch,) that
-    they have now.
+def read_at_speed(
+    pool: Tensor,
+    starts: Tensor,
+    lengths: Tensor,
+    speeds: Tensor,
+    before: Tensor | None = None,
+    after: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Utterances of the int16 `pool` (samples,) from `starts` (batch,) on, `lengths` long, with `before` and
+    `after` samples of silence, played at `speeds`, pitch included -> (batch, samples) float32 in [-1, 1],
+    zero beyond the lengths (batch,) that they have now.
 
     Band-limited interpolation with a windowed sinc (Smith & Gossett 1984), narrower where speech is speeded
     up, so that nothing is folded back from above the highest frequency.
     """
-    now = (lengths / speeds).floor().long().clamp_min(1)
+    before, after = (torch.zeros_like(starts) if silence is None else silence for silence in (before, after))
+    now = ((before + lengths + after) / speeds).floor().long().clamp_min(1)
     # In 64 bits: after ten seconds 32 would tell tenths of a sample apart.
-    places = torch.arange(int(now.max()), device=pool.device) * speeds.double()[:, None]
-    before = places.floor()
-    share = (places - before).float()
+    places = torch.arange(int(now.max()), device=pool.device) * speeds.double()[:, None] - before[:, None]
+    floor = places.floor()
+    share = (places - floor).float()
     cutoff = speeds.reciprocal().clamp_max(1.0)[:, None]
     played = torch.zeros_like(share)
-    before = before.long()
+    sample = floor.long()
     for tap in range(1 - _TAPS // 2, 1 + _TAPS // 2):
         distance = tap - share
         weight = cutoff * torch.sinc(cutoff * distance) * torch.cos(distance * (math.pi / _TAPS)).square()
-        place = before + tap
+        place = sample + tap
         inside = (place >= 0) & (place < lengths[:, None])
         samples = pool[(starts[:, None] + place).clamp(0, len(pool) - 1)]
         played += torch.where(inside, weight * samples, 0)
