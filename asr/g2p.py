@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _WORD_END = "|"
 # espeak marks a switch of language inside a text: (fr)...(en-us).
-_DOUBLE_R = re.compile(r"ɹ(\s+ɹ)+")
+_DOUBLE_R = re.compile(r"[ɹr](\s+[ɹr])+(?!\S)")
 _LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")
 
 
@@ -51,7 +51,8 @@ def phonemize(texts: Sequence[str], language: str = "en-us", stress: bool = Fals
     spoken = backend.phonemize([texts[i] for i in kept], separator=separator, strip=True, njobs=1)
     results = [""] * len(texts)
     for i, phones in zip(kept, spoken, strict=True):
-        # espeak writes the r of "clara" twice, as the end of one vowel and the begin of the next.
+        # espeak writes the r of "clara" twice, as the end of one vowel and the begin of the next, and that of
+        # "marquis" with two symbols.
         results[i] = _DOUBLE_R.sub("ɹ", _LANGUAGE_SWITCH.sub(" ", phones))
     return results
 

@@ -1,10 +1,12 @@
-"""Make lexicon/en.txt: the words of the texts by frequency, each with its pronunciations.
+"""Make lexicon/en.txt: the words of the texts by frequency, then others that English has, each with its
+pronunciations.
 
     python recipes/make_lexicon.py --data ~/phonebook-data --out lexicon/en.txt
 
 Pronunciations come from three places: espeak-ng's reading of the word alone, its readings of the word inside
 sentences (where "read", "live", "record" have two and "a", "to", "the" are reduced), and the table of reduced
-function words below. Takes some five minutes on one core.
+function words below. Takes some five minutes on one core. No texts hold all words: those that wordfreq finds
+once in seven million words of English follow (--min-frequency).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from asr.errors import one_line_errors
 from asr.g2p import phonemize, pronounce
 from asr.phones import PhoneSet
 from asr.text import normalize
+from asr.training.word_frequencies import word_frequencies
 
 TEXTS = ("novels.txt.xz", "modern.txt.xz")
 _WORD = re.compile(r"[a-z]+('[a-z]+)*")
@@ -55,6 +58,7 @@ class Config:
     data: Path
     out: Path
     min_count: int = 1
+    min_frequency: float = 1.5e-7  # of words that the texts do not have
     sentences: int = 300_000  # read in context
     min_share: float = 0.05  # of a word's readings in context that a variant must have
     max_variants: int = 4
@@ -111,6 +115,8 @@ def main(config: Config) -> None:
         for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         if n >= config.min_count
     ]
+    if config.min_frequency:
+        words += [word for word in word_frequencies(config.min_frequency) if word not in counts]
     alone = dict(zip(words, pronounce(words, phones), strict=True))
     context = readings_in_context(config, phones)
     weak = weak_forms(phones)
@@ -131,11 +137,18 @@ def cli(
     data: Annotated[Path, typer.Option(help="the data folder, with text/")],
     out: Annotated[Path, typer.Option(help="the lexicon to write")] = Path("lexicon/en.txt"),
     min_count: Annotated[int, typer.Option(help="leave out words that occur less often")] = Config.min_count,
+    min_frequency: Annotated[
+        float, typer.Option(help="how frequent words are that come from wordfreq; 0: none of them")
+    ] = Config.min_frequency,
     sentences: Annotated[int, typer.Option(help="how many sentences to read in context")] = Config.sentences,
 ) -> None:
     """Make the base lexicon from the texts."""
     with one_line_errors():
-        main(Config(data=data, out=out, min_count=min_count, sentences=sentences))
+        main(
+            Config(
+                data=data, out=out, min_count=min_count, min_frequency=min_frequency, sentences=sentences
+            )
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -56,3 +56,4 @@ def test_stress_marks():
 
 def test_a_doubled_r_is_one_sound(phones: PhoneSet):
     assert pronounce(["clara"], phones) == [[("k", "l", "ɑː", "ɹ", "ə")]]
+    assert pronounce(["marquis"], phones) == [[("m", "ɑː", "ɹ", "k", "iː")]]

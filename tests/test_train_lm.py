@@ -14,10 +14,11 @@ import pytest
 
 from asr.training.kneser_ney import discounts, estimate, model_words
 from asr.training.lm_counts import count_ngrams
-from asr.training.lm_mix import mix
+from asr.training.lm_mix import mix, with_unseen
 from asr.training.lm_prune import prune, removal_costs
 from asr.training.lm_tables import NgramModel, read_arpa, write_arpa
 from asr.training.lm_text import Exclusion, frequent_words, is_held_out, lexicon_words, read_sentences
+from asr.training.word_frequencies import word_frequencies, words_among
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -119,6 +120,66 @@ def test_mixture_is_the_weighted_mean() -> None:
         if ngram[-1] != "<s>":
             first, second = (backoff.prob(ngram[-1], ngram[:-1]) for backoff in backoffs)
             assert prob == pytest.approx(0.3 * first + 0.7 * second, rel=1e-9)
+
+
+def test_mixture_of_a_large_vocabulary() -> None:
+    """Its keys need more than 32 bits."""
+    words = [f"w{i}" for i in range(70_000)]
+    rng = random.Random(4)
+    last = words[-6:]
+    models = [
+        estimate([" ".join(rng.choices(last, weights, k=5)) for _ in range(60)], words, 3)
+        for weights in ((5, 4, 3, 2, 1, 1), (1, 1, 2, 3, 4, 5))
+    ]
+    mixed, texts = mix(models, [0.5, 0.5]), [_ngrams(model) for model in models]
+    events = ["</s>", *words]
+    backoffs = [reference.BackoffModel(ngrams, events) for ngrams in texts]
+    table = mixed.tables[2]
+    assert np.array_equal(mixed.tables[1].keys[table.suffix] & 0x1FFFF, mixed.last_words(3))
+    for ngram, prob in _ngrams(mixed).items():
+        if len(ngram) == 3:
+            first, second = (backoff.prob(ngram[-1], ngram[:-1]) for backoff in backoffs)
+            assert prob == pytest.approx((first + second) / 2, rel=1e-9)
+    assert (mixed.lower_probs(3) > 1e-3).all()
+
+
+def test_unseen_words_share_what_is_asked(tmp_path: Path) -> None:
+    words = [*VOCABULARY, "never", "seldom", "unheard"]
+    model = estimate(_sentences(1), words, 3)
+    frequencies = {"never": 3e-6, "seldom": 1e-6, "a": 0.5, "elsewhere": 0.1}
+    shared = with_unseen(model, frequencies, 0.1)
+    before, after = _ngrams(model), _ngrams(shared)
+    # Words that the text has keep their proportions, and what is listed in a context keeps all.
+    assert after["never",] == pytest.approx(0.075) and after["seldom",] == pytest.approx(0.025)
+    # 0.9 of what the others had; <unk> and a word without a frequency, too.
+    scale = 0.9 / (1 - before["never",] - before["seldom",])
+    for word in (*VOCABULARY, "unheard", "<unk>", "</s>"):
+        assert after[word,] == pytest.approx(scale * before[word,])
+    assert all(after[ngram] == before[ngram] for ngram in before if len(ngram) > 1)
+    judge = _kenlm(shared, tmp_path)
+    rng = random.Random(0)
+    for _ in range(20):
+        history = ("<s>", *rng.choices([*VOCABULARY, "never"], k=rng.randint(0, 3)))[rng.randint(0, 1) :]
+        every = [_kenlm_prob(judge, word, history) for word in ["<unk>", "</s>", *words]]
+        assert sum(every) == pytest.approx(1, abs=1e-5)
+    assert with_unseen(model, {"a": 0.5}, 0.1) is model and with_unseen(model, frequencies, 0) is model
+    with pytest.raises(ValueError, match="from 0 to below 1, not 1"):
+        with_unseen(model, frequencies, 1.0)
+
+
+def test_words_of_other_sources_are_words() -> None:
+    counted = {
+        "stockton": 3e-7, "barista's": 2e-7, "bbc": 9e-6, "ok": 8e-6, "42nd": 7e-6, "café": 6e-6,
+        "merengue": 3e-7, "rare": 1e-9, "o'clock": 5e-6,
+    }  # fmt: skip
+    assert list(words_among(counted, 1e-7)) == ["o'clock", "merengue", "stockton", "barista's"]
+    assert list(words_among(counted, 0)) == ["o'clock", "merengue", "stockton", "barista's", "rare"]
+
+
+def test_without_wordfreq_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    with pytest.raises(ValueError, match=r"pip install 'phonebook-asr\[train\]'"):
+        word_frequencies(1e-7)
 
 
 def test_removal_cost_is_the_relative_entropy() -> None:

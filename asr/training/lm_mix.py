@@ -1,12 +1,14 @@
-"""Static interpolation: one backoff model whose n-grams have the weighted mean of several models' P."""
+"""Static interpolation: one backoff model whose n-grams have the weighted mean of several models' P; and
+words that occur in none of the texts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from asr.training.lm_tables import NgramModel, Table, find_rows, renormalised
+from asr.training.lm_tables import BOS, UNK, NgramModel, Table, find_rows, renormalised
 
 
 def mix(models: Sequence[NgramModel], weights: Sequence[float]) -> NgramModel:
@@ -41,7 +43,9 @@ def mix(models: Sequence[NgramModel], weights: Sequence[float]) -> NgramModel:
         for other in moved[1:]:
             keys = np.union1d(keys, other)
         contexts, lasts = keys >> bits, keys & ((1 << bits) - 1)
-        suffix = lasts if n == 2 else find_rows(tables[-1].keys, tables[-1].suffix[contexts] << bits | lasts)
+        shorter = tables[-1].suffix[contexts].astype(np.int64)  # 32 bits are too few for a key
+        suffix = lasts if n == 2 else find_rows(tables[-1].keys, shorter << bits | lasts)
+        assert suffix.min(initial=0) >= 0, "an n-gram without its parts"
         rows = [find_rows(own, keys) for own in moved]
         tables.append(
             Table(
@@ -60,6 +64,26 @@ def mix(models: Sequence[NgramModel], weights: Sequence[float]) -> NgramModel:
         for table, prob in zip(tables[1:], _probs_of(model, tables)[1:], strict=True):
             np.add(table.prob, weight * prob, out=table.prob)
     return renormalised(NgramModel(words=models[0].words, tables=tuple(tables)))
+
+
+def with_unseen(model: NgramModel, frequencies: Mapping[str, float], share: float) -> NgramModel:
+    """The words that no text has are `share` of all words out of context, each as `frequencies` say.
+
+    A text tells that there are words beyond it, but not which: Kneser-Ney gives each of them alike. Words
+    without a frequency keep that. Raises ValueError for a share that is not from 0 to below 1.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"the share of unseen words must be from 0 to below 1, not {share:g}")
+    table = model.tables[0]
+    # Nothing is below the share of a word that no text has, which <unk> gets too.
+    unseen = table.prob <= table.prob[UNK] * (1 + 1e-6)
+    unseen[[UNK, BOS]] = False
+    wanted = np.array([frequencies.get(word, 0.0) for word in model.words]) * unseen
+    if not share or not wanted.any():
+        return model
+    others = np.where(wanted > 0, 0.0, table.prob)
+    prob = np.where(wanted > 0, share * wanted / wanted.sum(), others * (1 - share) / others.sum())
+    return renormalised(replace(model, tables=(replace(table, prob=prob), *model.tables[1:])))
 
 
 def _probs_of(model: NgramModel, tables: Sequence[Table]) -> list[np.ndarray]:
