@@ -151,6 +151,7 @@ def language_model(data: Path, without: Path, out: Path) -> train_lm.Config:
         exclude=tuple(sorted(data.glob(FORBIDDEN))),
         lexicon=paths.base_lexicon(),
         without=without,
+        unseen_share=0.03,
     )
 
 
