@@ -7,6 +7,7 @@ a matrix product a frame, without any graph.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None  # comes with torch on Linux
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,13 @@ def all_paths(scores: Tensor, inside: Tensor, probs: Tensor) -> tuple[Tensor, Te
 
     A state is the last two phones a, b and whether the last frame was blank or phone b. The arrays are
     [b, utterance, a] with the blank's half first, so that the step to all next phones c is a product of
-    matrices for each b. In linear scale, each frame divided by the sum of the last.
+    matrices for each b. In linear scale, each frame divided by the sum of the last. On a GPU these would be
+    thousands of kernels which do little each: there `ctc_crf_fused` has one for all frames.
     """
+    if scores.is_cuda and scores.dtype == torch.float32 and _HAS_TRITON:
+        from asr.training import ctc_crf_fused
+
+        return ctc_crf_fused.all_paths(scores, inside.sum(1), probs)
     tokens = scores.shape[2]
     top = scores.amax(2)
     emitted = (scores - top[..., None]).exp()

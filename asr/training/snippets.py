@@ -75,10 +75,7 @@ class WordPlaces:
     ) -> WordPlaces:
         """For each recording the class of its frames, its phones, and whether each begins a word. It has no
         words where these are not known, or the frames are not those of the phones."""
-        found = [
-            _places_of(*recording, starts)
-            for *recording, starts in zip(classes, phones, word_starts, strict=True)
-        ]
+        found = [_places_of(*of) for of in zip(classes, phones, word_starts, strict=True)]
         offsets = np.cumsum([0, *map(len, found)])
         return cls(np.concatenate(found) if found else _NO_WORDS, offsets)
 
