@@ -11,11 +11,16 @@ import scipy.signal
 import soundfile
 
 SAMPLE_RATE = 16_000
+MEASURED_ROOMS = 0.2  # share of the rooms, where there are any
+SNR_DB = (5.0, 30.0)
+GAIN_DB = (-12.0, 6.0)
+# Of simulated rooms: how long until the tail is 60 dB weaker, how long until the first wall is heard, and how
+# much louder than the tail the direct sound is.
+DECAY_S = (0.1, 0.6)
+FIRST_WALL_S = (0.001, 0.008)
+DIRECT_DB = (0.0, 15.0)
 _ROOM_PROBABILITY = 0.6
-_REAL_ROOM_PROBABILITY = 0.2
 _COLOURED_NOISE_PROBABILITY = 0.3
-_SNR_DB = (5.0, 30.0)
-_GAIN_DB = (-12.0, 6.0)
 
 
 def add_room_and_noise(waveform: np.ndarray, folder: Path, rng: np.random.Generator) -> np.ndarray:
@@ -27,7 +32,7 @@ def add_room_and_noise(waveform: np.ndarray, folder: Path, rng: np.random.Genera
     """
     noises, rooms = noises_and_rooms(folder)
     if rng.random() < _ROOM_PROBABILITY:
-        real = rooms and rng.random() < _REAL_ROOM_PROBABILITY
+        real = rooms and rng.random() < MEASURED_ROOMS
         room = rooms[rng.integers(len(rooms))] if real else simulated_room(rng)
         waveform = scipy.signal.fftconvolve(waveform, room)[: len(waveform)]
     if not noises or rng.random() < _COLOURED_NOISE_PROBABILITY:
@@ -36,22 +41,21 @@ def add_room_and_noise(waveform: np.ndarray, folder: Path, rng: np.random.Genera
         source = noises[rng.integers(len(noises))]
         start = rng.integers(len(source))
         noise = np.take(source, np.arange(start, start + len(waveform)), mode="wrap")
-    snr = rng.uniform(*_SNR_DB)
+    snr = rng.uniform(*SNR_DB)
     powers = [np.square(sound).mean() + 1e-9 for sound in (waveform, noise)]
     mixed = (waveform + np.sqrt(powers[0] / powers[1]) * 10 ** (-snr / 20) * noise) * 10 ** (
-        rng.uniform(*_GAIN_DB) / 20
+        rng.uniform(*GAIN_DB) / 20
     )
     return (mixed / max(1.0, float(np.abs(mixed).max()))).astype(np.float32)
 
 
 def simulated_room(rng: np.random.Generator) -> np.ndarray:
-    """An impulse response: direct sound, then noise that decays by 60 dB in 0.1 to 0.6 s (Polack's model)."""
-    decay_s = rng.uniform(0.1, 0.6)
+    """An impulse response: direct sound, then noise that decays (Polack's model)."""
+    decay_s = rng.uniform(*DECAY_S)
     time_s = np.arange(int(decay_s * SAMPLE_RATE)) / SAMPLE_RATE
     tail = rng.standard_normal(len(time_s)) * 10 ** (-3 * time_s / decay_s)
-    # Sound takes a few milliseconds to the first wall.
-    tail[: int(rng.uniform(0.001, 0.008) * SAMPLE_RATE)] = 0
-    direct_to_reverberant = 10 ** (rng.uniform(0, 15) / 10)
+    tail[: int(rng.uniform(*FIRST_WALL_S) * SAMPLE_RATE)] = 0
+    direct_to_reverberant = 10 ** (rng.uniform(*DIRECT_DB) / 10)
     tail *= np.sqrt(1 / (direct_to_reverberant * np.square(tail).sum() + 1e-9))
     tail[0] = 1.0
     return tail.astype(np.float32)

@@ -16,17 +16,25 @@ import torch
 from torch import Tensor
 
 from asr.model.features import FLOOR, NUM_MELS, SAMPLE_RATE
-from asr.training.augment import noises_and_rooms
+from asr.training.augment import (
+    DECAY_S,
+    DIRECT_DB,
+    FIRST_WALL_S,
+    GAIN_DB,
+    MEASURED_ROOMS,
+    SNR_DB,
+    noises_and_rooms,
+)
 from asr.training.feature_augment import HIGH_HZ, LOW_HZ, band_hertz, to_mel
 
 _TAPS = 16  # of the interpolation between samples
-_LONGEST_ROOM = 9_600  # samples, 0.6 s
+_LONGEST_ROOM = round(DECAY_S[1] * SAMPLE_RATE)  # samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaveformAugmentConfig:
     """How often, and how far. `speed`: the slowest and fastest. `room`: share of the utterances in a room,
-    one in five of them a measured one where there are any. `noise`: share with a recorded or a coloured noise
+    some of them a measured one where there are any. `noise`: share with a recorded or a coloured noise
     or with babble of `babble` other utterances, each as often, at `snr_db`. `warp`: share with another vocal
     tract, `narrow`: share as over a telephone, their ranges as in `FeatureAugmentConfig`. `gain_db`: level.
     """
@@ -34,14 +42,14 @@ class WaveformAugmentConfig:
     speed: tuple[float, float] = (0.88, 1.12)
     room: float = 0.4
     noise: float = 0.5
-    snr_db: tuple[float, float] = (5.0, 30.0)
+    snr_db: tuple[float, float] = SNR_DB
     babble: int = 3
     warp: float = 0.5
     warp_range: tuple[float, float] = (0.88, 1.14)
     narrow: float = 0.1
     narrow_hz: tuple[tuple[float, float], tuple[float, float]] = ((0.0, 350.0), (3_300.0, 4_000.0))
     floor_db: tuple[float, float] = (35.0, 80.0)
-    gain_db: tuple[float, float] = (-12.0, 6.0)
+    gain_db: tuple[float, float] = GAIN_DB
 
 
 @dataclass(frozen=True)
@@ -127,15 +135,15 @@ def in_rooms(waveforms: Tensor, sounds: Sounds, share: float, dice: Dice) -> Ten
     """Convolve a share of the waveforms (batch, samples) with a room each. Simulated ones are as
     `asr.training.augment.simulated_room` makes them."""
     time = torch.arange(_LONGEST_ROOM, device=waveforms.device) / SAMPLE_RATE
-    decay_s = dice.uniform(0.1, 0.6)[:, None]
+    decay_s = dice.uniform(*DECAY_S)[:, None]
     tail = dice.normal(_LONGEST_ROOM) * 10 ** (-3 * time / decay_s)
-    tail = tail.masked_fill((time < dice.uniform(0.001, 0.008)[:, None]) | (time >= decay_s), 0)
-    ratio = 10 ** (dice.uniform(0, 15) / 10)
+    tail = tail.masked_fill((time < dice.uniform(*FIRST_WALL_S)[:, None]) | (time >= decay_s), 0)
+    ratio = 10 ** (dice.uniform(*DIRECT_DB) / 10)
     rooms = tail / (ratio * tail.square().sum(1) + 1e-9).sqrt()[:, None]
     rooms[:, 0] = 1
     if len(sounds.rooms):
         which = dice.below(torch.full((dice.rows,), len(sounds.rooms), device=waveforms.device))
-        rooms = torch.where(dice.happens(0.2)[:, None], sounds.rooms[which], rooms)
+        rooms = torch.where(dice.happens(MEASURED_ROOMS)[:, None], sounds.rooms[which], rooms)
     heard = torch.arange(_LONGEST_ROOM, device=waveforms.device) == 0
     rooms = torch.where(dice.happens(share)[:, None], rooms, heard.to(rooms.dtype))
     # A multiple of a power of two: transforms of few different lengths, all of them fast.
