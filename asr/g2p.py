@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from phonemizer.backend import EspeakBackend
 
 _WORD_END = "|"
-# espeak marks a switch of language inside a text: (fr)...(en-us).
 _DOUBLE_R = re.compile(r"[ɹr](\s+[ɹr])+(?!\S)")
+# espeak marks a switch of language inside a text: (fr)...(en-us).
 _LANGUAGE_SWITCH = re.compile(r"\([a-z-]+\)")
 
 

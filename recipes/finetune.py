@@ -225,6 +225,7 @@ class Run:
         if config.waveforms is not None:
             batch, its_batch = config.waveforms, before["waveforms"]
             options.append(("--first-times", its_batch["first_times"], batch.first_times))
+            options.append(("--snippets", its_batch.get("snippets", 0.0), batch.snippets))
         options += [
             ("--seconds", its_batch["seconds"], batch.seconds),
             ("--seed", its_batch["seed"], batch.seed),
@@ -277,7 +278,10 @@ def cli(
         int, typer.Option(min=1, help="with --waveforms: how often an epoch takes the first folder's speech")
     ] = 1,
     snippets: Annotated[
-        float, typer.Option(help="with --waveforms: share of utterances of which a few words alone are heard")
+        float,
+        typer.Option(
+            min=0, max=1, help="with --waveforms: share of utterances of which a few words alone are heard"
+        ),
     ] = 0.0,
     narrow: Annotated[float, typer.Option(help="share of utterances as over a telephone")] = 0.0,
     mel_width: Annotated[int, typer.Option(help="widest SpecAugment mask in mels")] = BatchConfig.mel_width,

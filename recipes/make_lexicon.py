@@ -5,7 +5,7 @@ pronunciations.
 
 Pronunciations come from three places: espeak-ng's reading of the word alone, its readings of the word inside
 sentences (where "read", "live", "record" have two and "a", "to", "the" are reduced), and the table of reduced
-function words below. Takes some five minutes on one core. No texts hold all words: those that wordfreq finds
+function words below. Takes a minute on one core. No texts hold all words: those that wordfreq finds
 once in seven million words of English follow (--min-frequency).
 """
 
@@ -116,7 +116,8 @@ def main(config: Config) -> None:
         if n >= config.min_count
     ]
     if config.min_frequency:
-        words += [word for word in word_frequencies(config.min_frequency) if word not in counts]
+        have = set(words)
+        words += [word for word in word_frequencies(config.min_frequency) if word not in have]
     alone = dict(zip(words, pronounce(words, phones), strict=True))
     context = readings_in_context(config, phones)
     weak = weak_forms(phones)

@@ -1,6 +1,6 @@
 """Estimate, mix and prune the word language model, and measure each step on held-out sentences.
 
-    python recipes/train_lm.py --data ~/phonebook-data --lexicon lexicon/en.txt \\
+    python recipes/train_lm.py --data ~/phonebook-data --lexicon lexicon/en.txt --unseen-share 0.03 \\
         --out asr/pretrained/lm.arpa.xz
 
 One model for each text, interpolated modified Kneser-Ney (lmplz makes it where it is installed); the weights
@@ -42,6 +42,8 @@ from asr.training.lm_text import (
     training_sentences,
 )
 from asr.training.word_frequencies import word_frequencies
+
+EMBEDDED_UNSEEN_SHARE = 0.03  # of the embedded model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +146,7 @@ def main(config: Config) -> None:
         mean = 10 ** np.log10(values).mean()
         print(f"| {name} | {' | '.join(f'{value:.1f}' for value in (*values, mean))} | {rest} |", flush=True)
 
+    frequencies = word_frequencies(0.0) if config.unseen_share else {}
     exclusion = Exclusion.read(config.exclude)
     held_out = [read_held_out(text, config.held_out_every) for text in config.texts]
     unwanted = unwanted_words(config)
@@ -185,7 +188,9 @@ def main(config: Config) -> None:
         tell(f"mixed: {best}")
         row(best, [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
     if config.unseen_share:
-        model = with_unseen(model, word_frequencies(0.0), config.unseen_share)
+        before, model = model, with_unseen(model, frequencies, config.unseen_share)
+        if model is before:
+            tell("no word of the lexicon that no text has is known elsewhere: nothing is shared")
         row("with unseen words", [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
     if config.max_ngrams:
         model = prune(model, config.max_ngrams)
@@ -215,7 +220,12 @@ def cli(
         typer.Option(help="lexicon or word list: leave out its words and the sentences with them"),
     ] = None,
     unseen_share: Annotated[
-        float, typer.Option(help="share of the lexicon's words that no text has: 0.03; 0: as Kneser-Ney does")
+        float,
+        typer.Option(
+            min=0,
+            max=0.5,
+            help="share of all words that those have which are in the lexicon and in no text: 0.03",
+        ),
     ] = Config.unseen_share,
     order: Annotated[int, typer.Option(min=2, max=5, help="words in the longest n-gram")] = Config.order,
     max_ngrams: Annotated[

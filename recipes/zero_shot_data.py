@@ -136,11 +136,18 @@ def make_fold(
     fold.lexicon.write_text("\n".join(rest) + "\n", encoding="utf-8")
     listed, made_for = folder / "held_out.txt", folder / "lm.words.txt"
     listed.write_text("\n".join(halves[number]) + "\n", encoding="utf-8")
-    if not fold.lm.is_file() or made_for.read_bytes() != listed.read_bytes():
-        # Beside the model lies what it was made without: it is made anew for other words.
+    # Beside the model lies what it was made for: it is made anew for other words, held out or known.
+    key = key_of(halves[number])
+    if not fold.lm.is_file() or not made_for.is_file() or made_for.read_text() != key:
         train_lm.main(language_model(data, listed, fold.lm))
-        made_for.write_bytes(listed.read_bytes())
+        made_for.write_text(key)
     return fold
+
+
+def key_of(held_out: Sequence[str]) -> str:
+    """Of the language model without these words of the base lexicon."""
+    known = hashlib.sha256(paths.base_lexicon().read_bytes()).hexdigest()
+    return "\n".join([*held_out, f"{train_lm.EMBEDDED_UNSEEN_SHARE} {known}"])
 
 
 def language_model(data: Path, without: Path, out: Path) -> train_lm.Config:
@@ -151,7 +158,7 @@ def language_model(data: Path, without: Path, out: Path) -> train_lm.Config:
         exclude=tuple(sorted(data.glob(FORBIDDEN))),
         lexicon=paths.base_lexicon(),
         without=without,
-        unseen_share=0.03,
+        unseen_share=train_lm.EMBEDDED_UNSEEN_SHARE,
     )
 
 

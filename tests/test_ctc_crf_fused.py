@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from asr.training.ctc_crf import all_paths, ctc_crf_loss, estimate_phone_ngram
+from asr.training.ctc_crf import PhoneNgram, all_paths, ctc_crf_loss, estimate_phone_ngram
 
 pytest.importorskip("triton")
 
@@ -66,13 +66,19 @@ def test_on_a_gpu() -> None:
     lengths = torch.randint(60, 401, (40,), generator=generator)
     inside = torch.arange(400) < lengths[:, None]
     log_z, shares = all_paths(logits.double(), inside, ngram.probs.double())
-    fused_log_z, fused_shares = all_paths(logits.cuda(), inside.cuda(), ngram.probs.cuda())
+    from asr.training import ctc_crf_fused
+
+    fused_log_z, fused_shares = ctc_crf_fused.all_paths(logits.cuda(), lengths.cuda(), ngram.probs.cuda())
     torch.testing.assert_close(fused_log_z.cpu().double(), log_z, rtol=1e-5, atol=1e-3)
     expected = torch.where(inside[..., None], shares, 0).float()
     torch.testing.assert_close(fused_shares.cpu(), expected, rtol=0, atol=1e-4)
     targets = torch.tensor(strings[:40])
     numbers = torch.full((40,), 30)
-    leaf = logits.cuda().requires_grad_()
-    loss = ctc_crf_loss(leaf, lengths.cuda(), targets.cuda(), numbers.cuda(), ngram)
-    loss.sum().backward()
-    assert loss.isfinite().all() and leaf.grad is not None and leaf.grad.isfinite().all()
+    double, single = logits.double().requires_grad_(), logits.cuda().requires_grad_()
+    expected = ctc_crf_loss(double, lengths, targets, numbers, PhoneNgram(ngram.probs.double()))
+    found = ctc_crf_loss(single, lengths.cuda(), targets.cuda(), numbers.cuda(), ngram)
+    expected.sum().backward()
+    found.sum().backward()
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-4, atol=1e-2)
+    assert double.grad is not None and single.grad is not None
+    torch.testing.assert_close(single.grad.cpu().double(), double.grad, rtol=0, atol=1e-3)

@@ -60,7 +60,7 @@ def test_cuts_are_of_whole_words_with_a_margin() -> None:
     count = 400
     places = WordPlaces.of([classes] * count, [np.arange(1, 7)] * count, [WORD_STARTS] * count)
     whole = extracts(count, len(classes))
-    config = SnippetConfig(words=2, margin=3, pause_s=(0.3, 0.5))
+    config = SnippetConfig(words=2, margin=3, total_s=(0.3, 0.5))
     cut = places.cut(whole, np.arange(count), config, np.random.default_rng(1))
     firsts, lasts = cut.first_phones - whole.first_phones, cut.last_phones - whole.first_phones
     assert {*zip(firsts.tolist(), lasts.tolist(), strict=True)} == {(0, 2), (2, 4), (4, 6), (0, 4), (2, 6)}
@@ -102,7 +102,7 @@ def speech(tmp_path: Path) -> tuple[Prepared, Alignments]:
 def test_a_batch_of_snippets(speech) -> None:
     config = WaveformBatchConfig(
         seconds=30, mels=(0, 0), times=(1000, 0), augment=AS_IT_IS, snippets=1.0,
-        cut=SnippetConfig(words=1, margin=0, pause_s=(1.0, 1.5)),
+        cut=SnippetConfig(words=1, margin=0, total_s=(1.0, 1.5)),
     )  # fmt: skip
     prepared, _ = speech
     assert prepared.waveforms is not None
@@ -120,9 +120,6 @@ def test_a_batch_of_snippets(speech) -> None:
         assert first % 2 == 0 and target == [target[0], target[0] + 1]
         # What is heard is the word's samples, after silence of whole frames.
         labels = batch.classes[row]
-        spoken = labels[labels >= 0]
-        assert set((spoken // 3).tolist()) == set(target)
-        assert 6 <= len(spoken) <= 10  # 24 frames at a third, and what the stride adds
         place = {0: 10, 2: 44, 4: 68}[first]
         start, end = prepared.utterances[recording].samples
         start += place * 160
@@ -140,12 +137,18 @@ def test_a_batch_of_snippets(speech) -> None:
             found.append((batch.features[row, :length] - expected).abs().max().item())
         before = int(np.argmin(found))
         assert found[before] < 0.02
-        assert abs(3 * int((labels >= 0).int().argmax()) + 1 - before) <= 2
+        # An encoder frame has the label of its middle one, if that is the word's.
+        middles = [3 * k + 1 - before for k in range(len(labels))]
+        inside = [0 <= middle < 24 for middle in middles]
+        said = np.repeat(3 * np.repeat(target, 3) + np.tile(np.arange(3), 2), 4)  # four frames a state
+        expected = [said[middle] if spoken else -1 for middle, spoken in zip(middles, inside, strict=True)]
+        assert labels.tolist() == expected
+        assert (batch.left[row] == -1).all() and (batch.right[row] == -1).all()
     assert (whole, snippets) == (1, 4)
 
 
 def test_without_known_words_there_are_none(speech) -> None:
     prepared, alignments = speech
     forgotten = Alignments(alignments.phones, alignments.offsets, alignments.classes)
-    with pytest.raises(ValueError, match=r"no word's place is known: run recipes/align\.py again"):
+    with pytest.raises(ValueError, match=r"needs the places of words: run recipes/align\.py again"):
         WaveformSource([(prepared, forgotten)], WaveformBatchConfig(snippets=0.1), CPU)

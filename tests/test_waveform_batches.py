@@ -232,13 +232,17 @@ def test_noise_has_the_ratio_asked_for_and_stays_within_the_utterance() -> None:
     lengths = torch.arange(30) * 100 + 12_000
     waveforms[torch.arange(16_000) >= lengths[:, None]] = 0
     sounds = Sounds(torch.randn(5_000, generator=torch.Generator().manual_seed(1)), torch.zeros(0, 9_600))
-    mixed = with_noise(waveforms, lengths, torch.randn(30, 16_000), sounds, config, dice(30))
+    mixed = with_noise(waveforms, lengths, lengths, torch.randn(30, 16_000), sounds, config, dice(30))
     for row, length in enumerate(lengths.tolist()):
         noise = (mixed - waveforms)[row, :length]
         ratio = waveforms[row, :length].square().mean() / noise.square().mean()
         assert ratio.log10().item() == pytest.approx(1, abs=1e-3)
         assert (mixed[row, length:] == 0).all()
-    silent = with_noise(waveforms, lengths, torch.randn(30, 16_000), sounds, AS_IT_IS, dice(30))
+    # Of a word in silence the word counts: the noise is as much stronger.
+    half = with_noise(waveforms, lengths, lengths / 2, torch.randn(30, 16_000), sounds, config, dice(30))
+    louder = (half - waveforms).square().sum() / (mixed - waveforms).square().sum()
+    assert louder.item() == pytest.approx(2, rel=0.1)
+    silent = with_noise(waveforms, lengths, lengths, torch.randn(30, 16_000), sounds, AS_IT_IS, dice(30))
     assert torch.equal(silent, waveforms)
 
 

@@ -18,6 +18,7 @@ import zero_shot_edit  # noqa: E402
 import zero_shot_spelled as spelled  # noqa: E402
 from zero_shot import Condition, Row, read_rows, table_row  # noqa: E402
 from zero_shot_data import (  # noqa: E402
+    key_of,
     Fold,
     Speech,
     invent,
@@ -119,7 +120,7 @@ def fold(tmp_path: Path, phones: PhoneSet) -> Fold:
     lm = tmp_path / "fold0" / "lm.arpa"
     lm.parent.mkdir()
     # As if made before, for the same words.
-    (lm.parent / "lm.words.txt").write_text("maple\nwillow\n", encoding="utf-8")
+    (lm.parent / "lm.words.txt").write_text(key_of(["maple", "willow"]))
     words = ["<unk>", "<s>", "</s>", *(word for word in LEXICON if word not in ("maple", "willow"))]
     unigrams = "\n".join(f"-1.0\t{word}\t0" for word in words)
     lm.write_text(

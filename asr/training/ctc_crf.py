@@ -126,12 +126,12 @@ def target_paths(
 def all_paths(scores: Tensor, inside: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
     """scores (batch, frames, tokens) natural log, inside (batch, frames) bool, PhoneNgram.probs -> log of the
     sum over all phone strings of their probability times the scores of all their CTC paths (batch,), and the
-    share of that sum through each token (batch, frames, tokens).
+    share of that sum through each token (batch, frames, tokens), which means nothing beyond the end.
 
     A state is the last two phones a, b and whether the last frame was blank or phone b. The arrays are
     [b, utterance, a] with the blank's half first, so that the step to all next phones c is a product of
     matrices for each b. In linear scale, each frame divided by the sum of the last. On a GPU these would be
-    thousands of kernels which do little each: there `ctc_crf_fused` has one for all frames.
+    thousands of kernels which do little each: there `ctc_crf_fused` has two for all frames.
     """
     if scores.is_cuda and scores.dtype == torch.float32 and _HAS_TRITON:
         from asr.training import ctc_crf_fused

@@ -67,10 +67,12 @@ def mix(models: Sequence[NgramModel], weights: Sequence[float]) -> NgramModel:
 
 
 def with_unseen(model: NgramModel, frequencies: Mapping[str, float], share: float) -> NgramModel:
-    """The words that no text has are `share` of all words out of context, each as `frequencies` say.
+    """The words that no text has, as far as `frequencies` has them, are `share` of all words out of context,
+    each by its frequency; the others share the rest as before.
 
-    A text tells that there are words beyond it, but not which: Kneser-Ney gives each of them alike. Words
-    without a frequency keep that. Raises ValueError for a share that is not from 0 to below 1.
+    A text tells that there are words beyond it, but not which: Kneser-Ney gives each of them alike. The very
+    `model` comes back where there is no such word. Raises ValueError for a share that is not from 0 to below
+    1.
     """
     if not 0 <= share < 1:
         raise ValueError(f"the share of unseen words must be from 0 to below 1, not {share:g}")

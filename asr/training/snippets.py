@@ -18,8 +18,9 @@ from asr.training.alignment import STATES_PER_PHONE
 class Extracts:
     """What is heard of each of n recordings that lie one behind the other; arrays (n,) int64.
 
-    `starts` and `lengths`: samples. `first_frames` and `frames`: their labels. `first_phones` and
-    `last_phones`: from one to before the other. `before` and `after`: frames of silence around it.
+    `starts` and `lengths`: samples. `first_frames` and `frames`: where their labels begin and how many there
+    are. `first_phones` and `last_phones`: from one to before the other. `before` and `after`: feature frames
+    of silence that is added around it.
     """
 
     starts: np.ndarray
@@ -52,19 +53,19 @@ class Extracts:
 
 @dataclass(frozen=True, kw_only=True)
 class SnippetConfig:
-    """`words`: at most. `margin`: frames of what is around them that stay. `pause_s`: together with a silence
-    they last as long, if they are not longer, and every other time they begin at once."""
+    """`words`: at most. `margin`: frames of what is around them that stay, at most. `total_s`: words and
+    silence together last as long; longer words get no silence. Half of them begin at once."""
 
     words: int = 3
     margin: int = 4
-    pause_s: tuple[float, float] = (1.0, 2.5)
+    total_s: tuple[float, float] = (1.0, 2.5)
 
 
 @dataclass(frozen=True)
 class WordPlaces:
-    """Where the words of all recordings are: (words, 4) int64, first and last frame, first and last phone,
-    those of recording i in places[offsets[i] : offsets[i + 1]], counted from its own first frame and phone.
-    """
+    """Where the words of all recordings are: (words, 4) int64, first frame and the one after the last, first
+    phone and the one after the last, counted from those of the recording; of recording i in
+    places[offsets[i] : offsets[i + 1]]."""
 
     places: np.ndarray
     offsets: np.ndarray
@@ -91,7 +92,7 @@ class WordPlaces:
         margins = rng.integers(0, config.margin + 1, (2, len(which)))
         begin, end = np.maximum(begin - margins[0], 0), np.minimum(end + margins[1], recordings.frames)
         frames = end - begin
-        lasting = np.round(rng.uniform(*config.pause_s, len(which)) * FRAMES_PER_SECOND).astype(np.int64)
+        lasting = np.round(rng.uniform(*config.total_s, len(which)) * FRAMES_PER_SECOND).astype(np.int64)
         silence = np.maximum(lasting - frames, 0)
         before = np.where(rng.random(len(which)) < 0.5, 0, rng.integers(0, silence + 1))
         return replace(

@@ -155,13 +155,15 @@ def in_rooms(waveforms: Tensor, sounds: Sounds, share: float, dice: Dice) -> Ten
 def with_noise(
     waveforms: Tensor,
     lengths: Tensor,
+    spoken: Tensor,
     others: Tensor,
     sounds: Sounds,
     config: WaveformAugmentConfig,
     dice: Dice,
 ) -> Tensor:
-    """Mix noise into a share of the waveforms (batch, samples) of `lengths`; `others` (batch, samples) is
-    the babble that some get."""
+    """Mix noise into a share of the waveforms (batch, samples) of `lengths`, of which `spoken` samples are no
+    added silence: their power is compared with the noise's. `others` (batch, samples) is the babble that some
+    get."""
     num = waveforms.shape[1]
     inside = torch.arange(num, device=waveforms.device) < lengths[:, None]
     noise = torch.where(dice.happens(0.5)[:, None], others, coloured_noise(num, dice))
@@ -170,7 +172,8 @@ def with_noise(
         places = (first[:, None] + torch.arange(num, device=waveforms.device)) % len(sounds.noise)
         noise = torch.where(dice.happens(1 / 3)[:, None], sounds.noise[places], noise)
     powers = [
-        (torch.where(inside, sound, 0).square().sum(1) / lengths + 1e-9) for sound in (waveforms, noise)
+        torch.where(inside, sound, 0).square().sum(1) / samples + 1e-9
+        for sound, samples in ((waveforms, spoken), (noise, lengths))
     ]
     gain = (powers[0] / powers[1]).sqrt() * 10 ** (-dice.uniform(*config.snr_db) / 20)
     gain = torch.where(dice.happens(config.noise), gain, 0)

@@ -61,8 +61,8 @@ class WaveformSource:
     def __init__(
         self, parts: Sequence[tuple[Prepared, Alignments]], config: WaveformBatchConfig, device: torch.device
     ) -> None:
-        """Raises ValueError for folders without waveforms, alignments of other speech, and where nothing is
-        left to train on."""
+        """Raises ValueError for folders without waveforms, alignments of other speech, where nothing is left
+        to train on, and for snippets where no word's place is known."""
         self.config, self.device = config, device
         self._sounds = Sounds.read(config.noises, device)
         self._features = LogMel().to(device)
@@ -87,8 +87,14 @@ class WaveformSource:
         self._labels = torch.from_numpy(np.concatenate(labels, 1)).to(device)
         self._phones = np.concatenate(targets).astype(np.int64)
         self._all = _whole(np.concatenate(spans), np.concatenate(frames), [len(of) for of in targets])
-        classes = np.split(np.concatenate([of[0] for of in labels]), self._all.first_frames[1:])
-        self._words = WordPlaces.of(classes, targets, word_starts)
+        self._words: WordPlaces | None = None
+        if config.snippets:
+            classes = np.split(np.concatenate([of[0] for of in labels]), self._all.first_frames[1:])
+            self._words = WordPlaces.of(classes, targets, word_starts)
+            if not len(self._words.places):
+                raise ValueError(
+                    "--snippets needs the places of words: run recipes/align.py again, without --spoken"
+                )
         obstacles = [self._obstacle(i) for i in range(len(self._all))]
         self._left_out = Counter(obstacles)
         usable = np.array([i for i, obstacle in enumerate(obstacles) if not obstacle], np.int64)
@@ -99,8 +105,6 @@ class WaveformSource:
         of_first = usable < len(frames[0])
         self.usable = np.concatenate([*[usable[of_first]] * config.first_times, usable[~of_first]])
         self._others = [self._on_device(of[self.usable]) for of in (self._all.starts, self._all.lengths)]
-        if config.snippets and not len(self._words.places):
-            raise ValueError("no word's place is known: run recipes/align.py again, --snippets needs them")
 
     def usage(self) -> str:
         """How many utterances are trained on, and why the others are not."""
@@ -119,8 +123,8 @@ class WaveformSource:
         rng = np.random.default_rng([self.config.seed, number])
         speeds = rng.uniform(*self.config.augment.speed, len(self.usable))
         heard = self._all.take(self.usable)
-        if self.config.snippets:
-            heard = self._with_snippets(heard, rng)
+        if self._words is not None:
+            heard = self._with_snippets(heard, self._words, rng)
         lengths = heard.total_frames() / speeds
         groups = like_lengths(lengths, self.config.seconds * FRAMES_PER_SECOND, rng)
         for k in share_of(rng.permutation(len(groups)), skip, process, processes):
@@ -131,11 +135,11 @@ class WaveformSource:
             chosen = np.array(groups[k])
             yield self._make(heard.take(chosen), speeds[chosen], generator)
 
-    def _with_snippets(self, heard: Extracts, rng: np.random.Generator) -> Extracts:
+    def _with_snippets(self, heard: Extracts, words: WordPlaces, rng: np.random.Generator) -> Extracts:
         """A share of the utterances replaced by a few of their words."""
-        has_words = np.diff(self._words.offsets)[self.usable] > 0
+        has_words = np.diff(words.offsets)[self.usable] > 0
         chosen = np.flatnonzero(has_words & (rng.random(len(heard)) < self.config.snippets))
-        cut = self._words.cut(heard.take(chosen), self.usable[chosen], self.config.cut, rng)
+        cut = words.cut(heard.take(chosen), self.usable[chosen], self.config.cut, rng)
         # What would be too short for its phones, repeated ones perhaps, stays whole.
         shortest = cut.total_frames() / self.config.augment.speed[1] // self.config.stride
         possible = 2 * (cut.last_phones - cut.first_phones) <= shortest
@@ -147,7 +151,8 @@ class WaveformSource:
         waveforms, lengths = self._read(heard, rates)
         babble = self._babble(waveforms.shape[1], dice)
         waveforms = in_rooms(waveforms, self._sounds, config.augment.room, dice)
-        waveforms = with_noise(waveforms, lengths, babble, self._sounds, config.augment, dice)
+        spoken = self._on_device(heard.lengths) / rates
+        waveforms = with_noise(waveforms, lengths, spoken, babble, self._sounds, config.augment, dice)
         features, frames = self._features(waveforms, lengths)
         features = with_other_tracts(features, config.augment, dice)
         features = over_telephones(features, frames, config.augment, dice)
@@ -184,6 +189,7 @@ class WaveformSource:
     def _frame_labels(self, heard: Extracts, rates: Tensor, frames: Tensor) -> Tensor:
         """Class, phone before and after (3, batch, encoder frames) int64, -1 beyond the end and in silence
         that was added: those of the frame of the original speed that is in the middle of each encoder frame.
+        What is beside the words of a snippet is silence or was cut through: neither phone is told.
         """
         stride = self.config.stride
         num = -(-frames // stride)
@@ -191,9 +197,11 @@ class WaveformSource:
         source = ((places * stride + 1) * rates[:, None]).round().long()
         own = self._on_device(heard.frames)[:, None]
         source -= self._on_device(heard.before)[:, None]
-        silent = (source < 0) | (source > own + stride)
+        in_silence = self._on_device(heard.before + heard.after)[:, None] > 0
+        silent = in_silence & ((source < 0) | (source >= own))
         source = self._on_device(heard.first_frames)[:, None] + source.clamp_min(0).minimum(own - 1)
         labels = self._labels[:, source].long()
+        labels[1:].masked_fill_(in_silence, -1)
         return labels.masked_fill((places >= num[:, None]) | silent | (labels == UNLABELLED), -1)
 
     def _on_device(self, values: np.ndarray) -> Tensor:

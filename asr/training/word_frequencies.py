@@ -24,10 +24,16 @@ def word_frequencies(min_frequency: float) -> dict[str, float]:
 
 
 def words_among(counted: dict[str, float], min_frequency: float) -> dict[str, float]:
-    """Those that are words as our lexicon writes them."""
+    """Those that are words as our lexicon writes them: `didnt` is not, for `didn't` is more frequent."""
     ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-    return {
-        word: frequency
-        for word, frequency in ranked
-        if frequency >= min_frequency and _WORD.fullmatch(word) and normalize(word) == word
-    }
+    words: dict[str, float] = {}
+    without_apostrophe: set[str] = set()
+    for word, frequency in ranked:
+        if frequency < min_frequency:
+            break
+        if word in without_apostrophe or not _WORD.fullmatch(word) or normalize(word) != word:
+            continue
+        words[word] = frequency
+        if "'" in word:
+            without_apostrophe.add(word.replace("'", ""))
+    return words
