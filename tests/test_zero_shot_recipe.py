@@ -18,10 +18,10 @@ import zero_shot_edit  # noqa: E402
 import zero_shot_spelled as spelled  # noqa: E402
 from zero_shot import Condition, Row, read_rows, table_row  # noqa: E402
 from zero_shot_data import (  # noqa: E402
-    key_of,
     Fold,
     Speech,
     invent,
+    key_of,
     make_fold,
     read_manifests,
     read_names,
@@ -289,7 +289,9 @@ def test_an_edit_guesses_the_new_word_alone(fold: Fold, phones: PhoneSet, tmp_pa
 @pytest.mark.slow
 def test_times_of_an_edit(tmp_path: Path):
     quiet, edited = zero_shot_edit.measure_edit(["zorbin", "quilmer"], tmp_path / "names.txt")
-    # The two clocks are read one after the other.
-    assert 0 < quiet[1] <= quiet[0] + 1e-3 and 0 < edited[1] <= edited[0] + 1e-3
+    # Several cores may work at a time; the two clocks are read one after the other.
+    cores = len(os.sched_getaffinity(0))
+    for wall_s, processor_s in (quiet, edited):
+        assert 0 < processor_s <= cores * wall_s + 1e-3
     # A second without an edit would be a new start: this is one line.
     assert edited[1] - quiet[1] < 0.2
