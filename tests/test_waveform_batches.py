@@ -184,6 +184,18 @@ def test_speed_is_that_of_a_resampler(speed: float) -> None:
         assert (played[row, length:] == 0).all()
 
 
+def test_silence_around_speech_is_played_at_its_speed_too() -> None:
+    waveform = voice(np.random.default_rng(3), 8_000)
+    pool = torch.from_numpy((waveform * 32_767).round().astype(np.int16))
+    where, speed = (torch.tensor([0]), torch.tensor([8_000])), torch.tensor([1.1], dtype=torch.float64)
+    alone, length = read_at_speed(pool, *where, speed)
+    amid, total = read_at_speed(pool, *where, speed, torch.tensor([1_760]), torch.tensor([880]))
+    assert int(total) == int((1_760 + 8_000 + 880) / 1.1)
+    # 1,760 samples last for 1,600; the taps of the interpolation reach eight beyond.
+    assert (amid[0, :1_590] == 0).all() and (amid[0, 1_610 + int(length) :] == 0).all()
+    torch.testing.assert_close(amid[0, 1_600 : 1_600 + int(length)], alone[0], rtol=0, atol=1e-5)
+
+
 def test_a_long_utterance_is_as_exact_as_a_short_one() -> None:
     tone = np.sin(2 * np.pi * 1_000 / 16_000 * np.arange(320_000)) * 16_000
     pool = torch.from_numpy(tone.astype(np.int16))
