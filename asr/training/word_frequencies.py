@@ -24,8 +24,8 @@ def word_frequencies(min_frequency: float) -> dict[str, float]:
 
 
 def words_among(counted: dict[str, float], min_frequency: float) -> dict[str, float]:
-    """Those of the words and their frequencies that our lexicon would write so, at least so frequent, the most
-    frequent first: `didnt` is not, for `didn't` is more frequent."""
+    """Those of the words and their frequencies that our lexicon would write so and that are at least so
+    frequent, the most frequent first: `didnt` is no word, for `didn't` is more frequent."""
     ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
     words: dict[str, float] = {}
     without_apostrophe: set[str] = set()
