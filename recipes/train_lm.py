@@ -34,11 +34,11 @@ from asr.training.lm_prune import prune
 from asr.training.lm_tables import NgramModel, read_arpa, write_arpa
 from asr.training.lm_text import (
     FORBIDDEN,
-    TEXTS,
     Exclusion,
     frequent_words,
     lexicon_words,
     read_held_out,
+    texts_of,
     training_sentences,
 )
 from asr.training.word_frequencies import word_frequencies
@@ -206,7 +206,7 @@ def main(config: Config) -> None:
 def cli(
     out: Annotated[Path, typer.Option(help="the ARPA file to write; .gz and .xz compress it")],
     data: Annotated[
-        Path | None, typer.Option(help="data folder: its two texts, less its dev sets' sentences")
+        Path | None, typer.Option(help="data folder: the texts in text/, less its dev sets' sentences")
     ] = None,
     text: Annotated[
         list[Path] | None, typer.Option(help="a text, one sentence a line, plain, .gz or .xz")
@@ -238,7 +238,7 @@ def cli(
     lmplz: Annotated[bool, typer.Option(help="let lmplz estimate where it is installed")] = Config.use_lmplz,
 ) -> None:
     """Train a word n-gram model from text."""
-    texts = text or ([data / name for name in TEXTS] if data else [])
+    texts = text or (texts_of(data) if data else [])
     if not texts:
         raise typer.BadParameter("give --data FOLDER or --text FILE")
     with one_line_errors():

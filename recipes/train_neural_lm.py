@@ -8,7 +8,8 @@
 A small transformer over pieces of words, on the texts of train_lm.py: the same sentences are held out, and
 those of development sets are left out. Muon (Jordan et al. 2024) on the matrices, AdamW on the rest, linear
 decay, an exponential average of the weights. Other texts: --text FILE for each, one sentence a line. An
-interrupted run goes on when the same command is given again. `--out` holds `last.pt` (everything needed to go
+interrupted run goes on when the same command is given again; --init begins with the weights, sizes and pieces
+of a model of other texts. `--out` holds `last.pt` (everything needed to go
 on) and `average/`, the model. Sentences of more than 160 pieces are left out.
 """
 
@@ -17,10 +18,10 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
@@ -28,11 +29,14 @@ from torch import Tensor, nn
 
 from asr.errors import one_line_errors
 from asr.model.checkpoint import computes_in_bf16
-from asr.model.neural_lm import NeuralLM, NeuralLMConfig, save_neural_lm
-from asr.training.lm_text import FORBIDDEN, TEXTS, Exclusion, read_held_out, training_sentences
+from asr.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
+from asr.training.lm_text import FORBIDDEN, Exclusion, read_held_out, texts_of, training_sentences
 from asr.training.loop import make_optimizers, replace_files, save_state, set_rates
 from asr.training.next_piece import next_piece_loss, perplexity
 from asr.training.sentences import IGNORED, Corpus, SentenceBatches, encode, train_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class Config:
     texts: tuple[Path, ...]
     out: Path
     exclude: tuple[Path, ...] = ()
+    init: Path | None = None  # a model to start from, else random numbers
     network: NeuralLMConfig = field(default_factory=NeuralLMConfig)
     epochs: float = 1.1
     batch_pieces: int = 8192
@@ -56,7 +61,7 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Raises ValueError for texts without sentences and for another run in `out`."""
+    """Raises ValueError for texts without sentences, for another run in `out`, and as `load_neural_lm`."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     exclusion = Exclusion.read(config.exclude)
@@ -67,18 +72,15 @@ def main(config: Config) -> None:
 
     if next(sentences(), None) is None:
         raise ValueError(f"{config.texts[0]}: no sentences in it")
-    tokenizer = train_tokenizer(sentences(), config.network.pieces)
-    if tokenizer.get_vocab_size() != config.network.pieces:
-        found = tokenizer.get_vocab_size()
-        raise ValueError(f"the texts have {found} pieces, not {config.network.pieces}: give --pieces {found}")
+    network, tokenizer = start(config, sentences)
     corpus = encode(sentences(), tokenizer)
     held_out = {
         text.name.split(".")[0]: encode(read_held_out(text, config.held_out_every), tokenizer)
         for text in config.texts
     }
-    batches = SentenceBatches(corpus, config.batch_pieces, config.network.positions, config.seed)
+    batches = SentenceBatches(corpus, config.batch_pieces, network.config.positions, config.seed)
     held_out = {name: corpus for name, corpus in held_out.items() if len(corpus.pieces)}
-    run = Run(config, config.epochs * batches.num_targets, tokenizer.to_str())
+    run = Run(config, network, config.epochs * batches.num_targets, tokenizer.to_str())
     parameters = sum(p.numel() for p in run.network.parameters())
     sizes = f"{corpus.num_words / 1e6:.2f} M words, {len(corpus.pieces) / 1e6:.2f} M pieces"
     print(f"{sizes}, {parameters / 1e6:.2f} M parameters, {run.device.type}", file=sys.stderr)
@@ -108,16 +110,26 @@ def main(config: Config) -> None:
     run.judge(held_out)
 
 
+def start(config: Config, sentences: Callable[[], Iterator[str]]) -> tuple[NeuralLM, Tokenizer]:
+    """The network and its pieces at the beginning. Raises ValueError as `main`."""
+    if config.init is not None:
+        return load_neural_lm(config.init)
+    tokenizer = train_tokenizer(sentences(), config.network.pieces)
+    if (found := tokenizer.get_vocab_size()) != config.network.pieces:
+        raise ValueError(f"the texts have {found} pieces, not {config.network.pieces}: give --pieces {found}")
+    return NeuralLM(config.network), tokenizer
+
+
 class Run:
     """Network, its average, optimisers and counters: all that `last.pt` holds."""
 
-    def __init__(self, config: Config, total: float, tokenizer: str) -> None:
+    def __init__(self, config: Config, network: NeuralLM, total: float, tokenizer: str) -> None:
         """`total`: pieces to be seen. `updating`: in the middle of a step, when nothing may be saved."""
         self.config, self.total, self.tokenizer = config, total, tokenizer
         self.updating = False
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.half = computes_in_bf16(self.device)
-        self.network = NeuralLM(config.network).to(self.device)
+        self.network = network.to(self.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizers = make_optimizers(
             self.network.blocks, self.network.parameters(), config.muon_rate, config.adam_rate
@@ -182,7 +194,11 @@ class Run:
     def _made_for(self) -> dict[str, Any]:
         """What a run that goes on must share with the one before it."""
         config = self.config
-        same = {"network": asdict(config.network), "batch_pieces": config.batch_pieces, "seed": config.seed}
+        same = {
+            "network": asdict(self.network.config),
+            "batch_pieces": config.batch_pieces,
+            "seed": config.seed,
+        }
         return same | {"tokenizer": self.tokenizer}
 
     def _load(self) -> None:
@@ -201,13 +217,16 @@ class Run:
 def cli(
     out: Annotated[Path, typer.Option(help="folder of the run")],
     data: Annotated[
-        Path | None, typer.Option(help="data folder: its two texts, less its dev sets' sentences")
+        Path | None, typer.Option(help="data folder: the texts in text/, less its dev sets' sentences")
     ] = None,
     text: Annotated[
         list[Path] | None, typer.Option(help="a text, one sentence a line, plain, .gz or .xz")
     ] = None,
     exclude: Annotated[
         list[Path] | None, typer.Option(help="manifest or text that the model must not know")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="folder of a model to start from: its weights, sizes and pieces")
     ] = None,
     pieces: Annotated[int, typer.Option(help="of words, in the vocabulary")] = NeuralLMConfig.pieces,
     dim: Annotated[int, typer.Option(help="channels")] = NeuralLMConfig.dim,
@@ -226,16 +245,22 @@ def cli(
     threads: Annotated[int, typer.Option(min=1)] = Config.threads,
 ) -> None:
     """Train a neural language model from text."""
-    texts = text or ([data / name for name in TEXTS] if data else [])
+    texts = text or (texts_of(data) if data else [])
     if not texts:
         raise typer.BadParameter("give --data FOLDER or --text FILE")
     with one_line_errors():
+        network = NeuralLMConfig(pieces=pieces, dim=dim, layers=layers, heads=heads)
+        if init is not None and network != NeuralLMConfig():
+            raise ValueError(
+                "--pieces, --dim, --layers and --heads are for a new model: --init brings its own"
+            )
         main(
             Config(
                 texts=tuple(texts),
                 out=out,
                 exclude=(*sorted(data.glob(FORBIDDEN) if data else ()), *(exclude or ())),
-                network=NeuralLMConfig(pieces=pieces, dim=dim, layers=layers, heads=heads),
+                init=init,
+                network=network,
                 epochs=epochs,
                 batch_pieces=batch_pieces,
                 muon_rate=muon_rate,

@@ -21,6 +21,12 @@ SHARED_WORDS = 7  # in a row with a forbidden sentence: too many to be chance
 _NOT_WORDS = re.compile(r"[^A-Za-z' ]")
 
 
+def texts_of(data: Path) -> list[Path]:
+    """The texts of a data folder, and what else it has beside them."""
+    known = [data / name for name in TEXTS]
+    return known + [path for path in sorted((data / "text").glob("*.txt.xz")) if path not in known]
+
+
 class _NormalWords(dict[str, str]):
     """Word -> its normal form, worked out once."""
 
