@@ -5,8 +5,9 @@ pronunciations.
 
 Pronunciations come from three places: espeak-ng's reading of the word alone, its readings of the word inside
 sentences (where "read", "live", "record" have two and "a", "to", "the" are reduced), and the table of reduced
-function words below. Takes a minute on one core. No texts hold all words: those that wordfreq finds
-once in seven million words of English follow (--min-frequency).
+function words below. Takes a minute on one core. Other texts beside the two, such as recipes/sentences.py
+writes, add the words that they have five times (--min-count-others). No texts hold all words: those that
+wordfreq finds once in seven million words of English follow (--min-frequency).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,9 +28,9 @@ from asr.errors import one_line_errors
 from asr.g2p import phonemize, pronounce
 from asr.phones import PhoneSet
 from asr.text import normalize
+from asr.training.lm_text import TEXTS, texts_of
 from asr.training.word_frequencies import word_frequencies
 
-TEXTS = ("novels.txt.xz", "modern.txt.xz")
 _WORD = re.compile(r"[a-z]+('[a-z]+)*")
 
 # Weak forms of function words in connected speech (Cruttenden, Gimson's Pronunciation of English, 11.3), and
@@ -58,33 +59,55 @@ class Config:
     data: Path
     out: Path
     min_count: int = 1
+    min_count_others: int = 5  # in the texts beside TEXTS
     min_frequency: float = 1.5e-7  # of words that the texts do not have
     sentences: int = 300_000  # read in context
     min_share: float = 0.05  # of a word's readings in context that a variant must have
     max_variants: int = 4
 
 
-def sentences(data: Path) -> Iterator[str]:
-    for name in TEXTS:
-        with lzma.open(data / "text" / name, "rt", encoding="utf-8") as text:
+def sentences(texts: Iterable[Path]) -> Iterator[str]:
+    for path in texts:
+        with lzma.open(path, "rt", encoding="utf-8") as text:
             for line in text:
                 yield line.strip().lower()
 
 
-def count_words(data: Path) -> Counter[str]:
+def count_words(texts: Iterable[Path], min_count: int) -> Counter[str]:
+    """Of those that are in the normal form and occur so often."""
     counts: Counter[str] = Counter()
-    for sentence in sentences(data):
+    for sentence in sentences(texts):
         counts.update(sentence.split())
     return Counter(
-        {word: n for word, n in counts.items() if _WORD.fullmatch(word) and normalize(word) == word}
+        {
+            word: n
+            for word, n in counts.items()
+            if n >= min_count and _WORD.fullmatch(word) and normalize(word) == word
+        }
     )
+
+
+def by_frequency(counts: Counter[str]) -> list[str]:
+    return sorted(counts, key=lambda word: (-counts[word], word))
+
+
+def choose_words(config: Config) -> list[str]:
+    """Each once: those of the two texts, of the others, and of wordfreq, the most frequent of each first."""
+    first = [config.data / name for name in TEXTS]
+    others = [path for path in texts_of(config.data) if path not in first]
+    words = by_frequency(count_words(first, config.min_count))
+    words += by_frequency(count_words(others, config.min_count_others))
+    if config.min_frequency:
+        words += word_frequencies(config.min_frequency)
+    return list(dict.fromkeys(words))
 
 
 def readings_in_context(config: Config, phones: PhoneSet) -> dict[str, Counter[tuple[str, ...]]]:
     """How espeak reads each word inside sentences. Sentences in which it joins words are left out."""
     rng = random.Random(1)
-    total = sum(1 for _ in sentences(config.data))
-    chosen = [s for s in sentences(config.data) if rng.random() < config.sentences / total]
+    texts = [config.data / name for name in TEXTS]
+    total = sum(1 for _ in sentences(texts))
+    chosen = [s for s in sentences(texts) if rng.random() < config.sentences / total]
     found: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
     for start in range(0, len(chosen), 20_000):
         batch = chosen[start : start + 20_000]
@@ -109,15 +132,7 @@ def weak_forms(phones: PhoneSet) -> dict[str, list[tuple[str, ...]]]:
 
 def main(config: Config) -> None:
     phones = PhoneSet.read(Path(__file__).parents[1] / "asr" / "pretrained" / "phones.txt")
-    counts = count_words(config.data)
-    words = [
-        word
-        for word, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        if n >= config.min_count
-    ]
-    if config.min_frequency:
-        have = set(words)
-        words += [word for word in word_frequencies(config.min_frequency) if word not in have]
+    words = choose_words(config)
     alone = dict(zip(words, pronounce(words, phones), strict=True))
     context = readings_in_context(config, phones)
     weak = weak_forms(phones)
@@ -138,6 +153,9 @@ def cli(
     data: Annotated[Path, typer.Option(help="the data folder, with text/")],
     out: Annotated[Path, typer.Option(help="the lexicon to write")] = Path("lexicon/en.txt"),
     min_count: Annotated[int, typer.Option(help="leave out words that occur less often")] = Config.min_count,
+    min_count_others: Annotated[
+        int, typer.Option(help="leave out words that other texts in text/ have less often")
+    ] = Config.min_count_others,
     min_frequency: Annotated[
         float, typer.Option(help="how frequent words are that come from wordfreq; 0: none of them")
     ] = Config.min_frequency,
@@ -147,7 +165,8 @@ def cli(
     with one_line_errors():
         main(
             Config(
-                data=data, out=out, min_count=min_count, min_frequency=min_frequency, sentences=sentences
+                data=data, out=out, min_count=min_count, min_count_others=min_count_others,
+                min_frequency=min_frequency, sentences=sentences,
             )
         )  # fmt: skip
 

@@ -4,9 +4,9 @@
     python recipes/sentences.py --folder ~/wikipedia/Page --out ~/phonebook-data/text/wikipedia.txt.xz
 
 Takes whole sentences alone: no headings, lists and tables, no footnotes, nothing in brackets. Left out are
-sentences with figures or Roman numbers in them (how those are said is not written) or with other letters than English ones
-beside accents, sentences of fewer than three or more than 45 words, and the second of two that are equal. One
-sentence a line, in the normal form of the language models.
+sentences with figures or Roman numbers in them (how those are said is not written) or with other letters than
+English ones beside accents, sentences of fewer than three or more than 45 words, and the second of two that
+are equal. One sentence a line, in the normal form of the language models.
 """
 
 from __future__ import annotations

@@ -166,6 +166,23 @@ def test_it_learns_which_word_follows_and_goes_on_after_an_interruption(
     assert right[-2] > wrong[-2] + 3
 
 
+def test_it_goes_on_from_a_model_of_other_texts(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    network = random_network()
+    save_neural_lm(tmp_path / "old", network, tokenizer, torch.float32)
+    (tmp_path / "text.txt").write_text("\n".join(TEXT) + "\n", encoding="utf-8")
+    config = train_neural_lm.Config(
+        texts=(tmp_path / "text.txt",), out=tmp_path / "run", init=tmp_path / "old", epochs=0.01,
+        batch_pieces=10, muon_rate=0, adam_rate=0,
+    )  # fmt: skip
+    train_neural_lm.main(config)
+    new, pieces = load_neural_lm(tmp_path / "run" / "average")
+    assert new.config == network.config and pieces.to_str() == tokenizer.to_str()
+    for name, weights in network.state_dict().items():
+        assert torch.allclose(new.state_dict()[name], weights, atol=1e-3)
+    with pytest.raises(ValueError, match="no neural language model here"):
+        train_neural_lm.main(replace(config, out=tmp_path / "other", init=tmp_path / "none"))
+
+
 def interrupted_after(steps: int):  # type: ignore[no-untyped-def]
     """A step that is Ctrl-C after so many."""
     step, done = train_neural_lm.Run._step, itertools.count()
@@ -205,15 +222,15 @@ def test_texts_with_too_few_pieces(tmp_path: Path) -> None:
 def test_another_run_in_the_folder(tmp_path: Path) -> None:
     sizes = NeuralLMConfig(pieces=30, dim=16, layers=1, heads=1)
     config = train_neural_lm.Config(texts=(), out=tmp_path, network=sizes)
-    train_neural_lm.Run(config, 10, "a tokenizer").save()
-    train_neural_lm.Run(config, 20, "a tokenizer")  # longer is allowed
+    train_neural_lm.Run(config, NeuralLM(sizes), 10, "a tokenizer").save()
+    train_neural_lm.Run(config, NeuralLM(sizes), 20, "a tokenizer")  # longer is allowed
     for changed, tokenizer in (
         (config, "another"),
         (replace(config, network=replace(sizes, heads=2)), "a tokenizer"),
         (replace(config, seed=2), "a tokenizer"),
     ):
         with pytest.raises(ValueError, match="of other texts, sizes or batches"):
-            train_neural_lm.Run(changed, 10, tokenizer)
+            train_neural_lm.Run(changed, NeuralLM(changed.network), 10, tokenizer)
 
 
 @pytest.mark.parametrize(
