@@ -1,7 +1,7 @@
 """Estimate, mix and prune the word language model, and measure each step on held-out sentences.
 
     python recipes/train_lm.py --data ~/phonebook-data --lexicon lexicon/en.txt --unseen-share 0.03 \\
-        --out asr/pretrained/lm.arpa.xz
+        --out asr/pretrained/lm.ngrams.xz
 
 One model for each text, interpolated modified Kneser-Ney (lmplz makes it where it is installed); the weights
 of the mixture minimise the mean log-perplexity over the held-out parts of all texts, each counting the same,
@@ -27,6 +27,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from asr.decoder.ngram import read_ngrams
+from asr.decoder.packed import SUFFIX, pack
 from asr.errors import one_line_errors
 from asr.training.kneser_ney import estimate, model_words
 from asr.training.lm_mix import mix, with_unseen
@@ -43,6 +45,7 @@ from asr.training.lm_text import (
 )
 from asr.training.word_frequencies import word_frequencies
 
+PACKED_DECIMALS = 2  # of log10, where --out is packed
 EMBEDDED_UNSEEN_SHARE = 0.03  # of the embedded model
 
 
@@ -132,6 +135,16 @@ def mixture_perplexities(scores: Sequence[Sequence[Scores]], weights: np.ndarray
     return [float(10 ** -np.log10(weights @ 10 ** np.stack(of_text)).mean()) for of_text in by_text]
 
 
+def write(model: NgramModel, config: Config) -> None:
+    """As ARPA, or packed if it is to be named so."""
+    if not config.out.name.endswith(SUFFIX):
+        return write_arpa(model, config.out, config.decimals)
+    with tempfile.TemporaryDirectory() as folder:
+        arpa = Path(folder) / "lm.arpa"
+        write_arpa(model, arpa, PACKED_DECIMALS)
+        config.out.write_bytes(pack(*read_ngrams(arpa.read_bytes(), str(arpa))))
+
+
 def size_of(model: NgramModel) -> str:
     return " / ".join(f"{size:,}" for size in model.sizes)
 
@@ -196,15 +209,19 @@ def main(config: Config) -> None:
         model = prune(model, config.max_ngrams)
         tell(f"pruned: {size_of(model)}")
         row("pruned", [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
-    write_arpa(model, config.out, config.decimals)
-    final = [s.perplexity for s in score(model, held_out, config.decimals)]
-    row(f"{config.out.name}, {config.decimals} decimals", final, f"{config.out.stat().st_size:,} bytes")
+    write(model, config)
+    packed = config.out.name.endswith(SUFFIX)
+    decimals = PACKED_DECIMALS if packed else config.decimals
+    final = [s.perplexity for s in score(model, held_out, decimals)]
+    row(f"{config.out.name}, {decimals} decimals", final, f"{config.out.stat().st_size:,} bytes")
     print(f"\nUnknown words held out: {unknown}.")
     tell(f"wrote {config.out}")
 
 
 def cli(
-    out: Annotated[Path, typer.Option(help="the ARPA file to write; .gz and .xz compress it")],
+    out: Annotated[
+        Path, typer.Option(help="the ARPA file to write; .gz and .xz compress it, .ngrams.xz packs it")
+    ],
     data: Annotated[
         Path | None, typer.Option(help="data folder: the texts in text/, less its dev sets' sentences")
     ] = None,

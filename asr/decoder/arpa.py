@@ -27,10 +27,9 @@ class Section:
     backoff: np.ndarray
 
 
-def read_arpa(raw: bytes, path: str) -> tuple[list[str], list[Section]]:
+def read_arpa(content: bytes, path: str) -> tuple[list[str], list[Section]]:
     """The words in the order of their ids (<unk> is 0) and the sections. Raises ValueError naming the
     line."""
-    content = _unpacked(raw, path)
     spans = _spans(content, path)
     words, unigrams = _unigrams(content[slice(*spans[0])], path)
     table = _word_table([word.encode() for word in words])
@@ -47,7 +46,8 @@ def read_arpa(raw: bytes, path: str) -> tuple[list[str], list[Section]]:
     return words, sections
 
 
-def _unpacked(raw: bytes, path: str) -> bytes:
+def unpacked(raw: bytes, path: str) -> bytes:
+    """The content of a file, which may be compressed. Raises ValueError if it is damaged."""
     try:
         if raw[:2] == b"\x1f\x8b":
             return gzip.decompress(raw)

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numba import njit
 
-from asr.decoder.arpa import read_arpa
+from asr.decoder.arpa import Section, read_arpa, unpacked
+from asr.decoder.packed import MAGIC, unpack
 
 _LN10 = np.log(10.0)
 _BEGIN, _END = "<s>", "</s>"
@@ -44,10 +45,10 @@ class NgramModel:
 
     @classmethod
     def read(cls, path: str | Path) -> NgramModel:
-        """Read an ARPA file (plain, .gz or .xz); the second time it comes from a cache beside the user's
-        other caches.
+        """Read an ARPA file (plain, .gz or .xz) or a packed one (.ngrams.xz); the second time it comes from a
+        cache beside the user's other caches.
 
-        Raises ValueError (not an ARPA file) and OSError.
+        Raises ValueError (not a language model) and OSError.
         """
         raw = Path(path).read_bytes()
         from asr.paths import cache_folder
@@ -63,7 +64,7 @@ class NgramModel:
 
     @classmethod
     def _parse(cls, raw: bytes, path: str) -> NgramModel:
-        words, sections = read_arpa(raw, path)
+        words, sections = read_ngrams(raw, path)
         ids = {word: i for i, word in enumerate(words)}
         probs, backoffs = [sections[0].prob], [sections[0].backoff]
         last_words = [np.arange(len(words), dtype=np.int32)]
@@ -151,6 +152,12 @@ class NgramModel:
         return _scores_after(
             self.log_prob, self.backoff, self.suffix, self.word, self.first, states, np.int64(word)
         )
+
+
+def read_ngrams(raw: bytes, path: str) -> tuple[list[str], list[Section]]:
+    """The words and sections of an ARPA file or a packed one. Raises ValueError for anything else."""
+    content = unpacked(raw, path)
+    return (unpack if content.startswith(MAGIC) else read_arpa)(content, path)
 
 
 def flat_model() -> NgramModel:
