@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr.decoder.ngram import NgramModel
+from asr.decoder.ngram import NgramModel, read_ngrams
+from asr.decoder.packed import arpa_lines
 from asr.paths import language_model
 
 WORDS = ["a", "b", "c", "d"]
@@ -72,7 +73,8 @@ def test_equals_kenlm_on_random_models(tmp_path: Path, order: int, unknown: bool
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[NgramModel, kenlm.Model]:
     plain = tmp_path_factory.mktemp("lm") / "lm.arpa"
-    plain.write_bytes(lzma.decompress(language_model().read_bytes()))
+    with plain.open("w", encoding="utf-8") as file:
+        file.writelines(arpa_lines(*read_ngrams(language_model().read_bytes(), "embedded")))
     return NgramModel.read(language_model()), kenlm.Model(str(plain))
 
 
