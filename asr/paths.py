@@ -28,7 +28,7 @@ def user_lexicon() -> Path:
 
 
 def language_model() -> Path:
-    return PRETRAINED / "lm.arpa.xz"
+    return PRETRAINED / "lm.ngrams.xz"
 
 
 def neural_lm() -> Path:

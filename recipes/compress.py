@@ -58,7 +58,7 @@ def main(
     with one_line_errors():
         if out.resolve() == model.resolve():
             raise ValueError(f"--out {out} is the model itself: keep it and name another")
-        (smaller_weights if model.is_dir() else other_ngrams)(model, out)
+        (other_ngrams if model.is_file() else smaller_weights)(model, out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from asr.lines import format_entry
 from asr.manifest import Utterance, read_manifest
 from asr.phones import PhoneSet
 from asr.text import normalize
-from asr.training.lm_text import FORBIDDEN, TEXTS
+from asr.training.lm_text import FORBIDDEN, texts_of
 
 NAME, TOO_FREQUENT = "smith", 1_000  # for like=: the place of a name; words that say nothing of a class
 FEWEST_LETTERS, MOST_LETTERS = 5, 12  # of an invented name
@@ -137,28 +137,30 @@ def make_fold(
     listed, made_for = folder / "held_out.txt", folder / "lm.words.txt"
     listed.write_text("\n".join(halves[number]) + "\n", encoding="utf-8")
     # Beside the model lies what it was made for: it is made anew for other words, held out or known.
-    key = key_of(halves[number])
+    key = key_of(halves[number], [path.name for path in texts_of(data)])
     if not fold.lm.is_file() or not made_for.is_file() or made_for.read_text() != key:
         train_lm.main(language_model(data, listed, fold.lm))
         made_for.write_text(key)
     return fold
 
 
-def key_of(held_out: Sequence[str]) -> str:
-    """Of the language model without these words of the base lexicon."""
+def key_of(held_out: Sequence[str], texts: Sequence[str]) -> str:
+    """Of the language model of these texts without these words of the base lexicon."""
     known = hashlib.sha256(paths.base_lexicon().read_bytes()).hexdigest()
-    return "\n".join([*held_out, f"{train_lm.EMBEDDED_UNSEEN_SHARE} {known}"])
+    sizes = f"{train_lm.EMBEDDED_UNSEEN_SHARE} {train_lm.EMBEDDED_NGRAMS}"
+    return "\n".join([*held_out, *texts, f"{sizes} {known}"])
 
 
 def language_model(data: Path, without: Path, out: Path) -> train_lm.Config:
     """That of the embedded model, but for the words held out."""
     return train_lm.Config(
-        texts=tuple(data / name for name in TEXTS),
+        texts=tuple(texts_of(data)),
         out=out,
         exclude=tuple(sorted(data.glob(FORBIDDEN))),
         lexicon=paths.base_lexicon(),
         without=without,
         unseen_share=train_lm.EMBEDDED_UNSEEN_SHARE,
+        max_ngrams=train_lm.EMBEDDED_NGRAMS,
     )
 
 

@@ -61,10 +61,10 @@ def test_marks_that_sound_alike_are_one_word_with_the_middle_first():
 
 
 def test_sounds_that_a_word_has_are_no_new_word():
-    groups = [[place("m ɪ l")], [place("d ɑː k t oʊ ɹ z")], [place("z ɑː l v ə n ɪ k")]]
+    groups = [[place("m ɪ l")], [place("b ɪ ɡ ɪ n ə ɹ z")], [place("z ɑː l v ə n ɪ k")]]
     order = {group[0]: i for i, group in enumerate(groups)}
     known, new = _spelled(groups, order, PHONES)
-    assert (known.spelling, known.known, known.sounds) == ("doctors", True, groups[1][0].sounds)
+    assert (known.spelling, known.known, known.sounds) == ("beginners", True, groups[1][0].sounds)
     assert new.sounds == groups[2][0].sounds and not new.known and new.spelling.startswith("zolv")
 
 

@@ -120,7 +120,8 @@ def fold(tmp_path: Path, phones: PhoneSet) -> Fold:
     lm = tmp_path / "fold0" / "lm.arpa"
     lm.parent.mkdir()
     # As if made before, for the same words.
-    (lm.parent / "lm.words.txt").write_text(key_of(["maple", "willow"]))
+    texts = ["novels.txt.xz", "modern.txt.xz"]
+    (lm.parent / "lm.words.txt").write_text(key_of(["maple", "willow"], texts))
     words = ["<unk>", "<s>", "</s>", *(word for word in LEXICON if word not in ("maple", "willow"))]
     unigrams = "\n".join(f"-1.0\t{word}\t0" for word in words)
     lm.write_text(
