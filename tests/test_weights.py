@@ -21,6 +21,7 @@ from asr.model.weights import load_weights, save_weights
 from asr.training.sentences import train_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+import average
 import compress
 
 STATE = {
@@ -105,6 +106,28 @@ def test_a_compressed_language_model_reads_the_same(tmp_path: Path) -> None:
     assert its_tokenizer.to_str() == tokenizer.to_str()
     for (name, a), (_, b) in zip(small.named_parameters(), network.named_parameters(), strict=True):
         assert (a - b).abs().max() <= 0.01 * b.abs().max() + 1e-6, name
+
+
+def test_language_models_are_averaged(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["the cat sat on the mat", "a dog"], 25)
+    networks = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        networks.append(NeuralLM(NeuralLMConfig(pieces=25, dim=32, layers=2, heads=2)))
+        save_neural_lm(tmp_path / str(seed), networks[-1], tokenizer, torch.float32)
+    folders = [tmp_path / "1", tmp_path / "2"]
+    average.main(folders, tmp_path / "mean", [1.0, 3.0])
+    mean, its_tokenizer = load_neural_lm(tmp_path / "mean")
+    assert its_tokenizer.to_str() == tokenizer.to_str()
+    first, second = (network.state_dict() for network in networks)
+    for name, weights in mean.state_dict().items():
+        assert torch.allclose(weights, 0.25 * first[name] + 0.75 * second[name], atol=1e-3), name
+    other = train_tokenizer(["the dog sat on the mat", "a goat"], 25)
+    save_neural_lm(tmp_path / "2", networks[1], other)
+    application = typer.Typer()
+    application.command()(average.main)
+    run = CliRunner().invoke(application, [*map(str, folders), "--out", str(tmp_path / "none")])
+    assert run.exit_code == 2 and "2: not of the same sizes and pieces as" in run.stderr.replace("\n", " ")
 
 
 def test_no_model_is_one_line(tmp_path: Path) -> None:
