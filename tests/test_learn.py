@@ -36,7 +36,7 @@ def asr(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asr:
 @pytest.fixture(scope="module")
 def siobhan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("said") / "siobhan.wav"
-    say("shivorn", path, "en-us+f3")
+    say("shivorn", path, "en-us+f1")
     return path
 
 

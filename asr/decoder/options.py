@@ -82,6 +82,6 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
         unknown_word_score=-10.0,
         rescoring_weight=0.75,
         missing_phone_score=-4.0,
-        unknown_words=300,
+        unknown_words=500,
     )
     return replace(tuned, **changes)  # type: ignore[arg-type]
