@@ -22,8 +22,8 @@ _LIMIT = 32_767  # of hundredths: far below the -99 of what never happens
 
 
 def pack(words: Sequence[str], sections: Sequence[Section]) -> bytes:
-    """What `read_arpa` gives -> the content of a file. Raises ValueError for an n-gram whose beginning is no
-    n-gram itself."""
+    """What `read_arpa` gives, scores rounded to hundredths -> the content of a file. Raises ValueError for an
+    n-gram whose beginning is no n-gram itself."""
     parts = []
     keys: list[np.ndarray] = []  # by order: context row << 32 | last word, sorted
     for order, section in enumerate(sections, 1):
@@ -69,7 +69,7 @@ def _unpack(content: bytes) -> tuple[list[str], list[Section]]:
         size = np.dtype(kind).itemsize
         planes = np.frombuffer(content, np.uint8, count * size, at).reshape(size, count)
         at += count * size
-        return np.ascontiguousarray(planes.T).view(kind)[:, 0]
+        return np.ascontiguousarray(planes.T).view(np.dtype(kind).newbyteorder("<"))[:, 0]
 
     sections: list[Section] = []
     grams = np.arange(len(words), dtype=np.int32)[:, None]
