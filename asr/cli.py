@@ -35,7 +35,9 @@ LexiconOption = Annotated[
 WordsOption = Annotated[
     str | None, typer.Option("--words", help='words to add, "NAME, NAME", pronounced as spelt')
 ]
-LmOption = Annotated[Path | None, typer.Option("--lm", help="ARPA language model (plain, .gz, .xz)")]
+LmOption = Annotated[
+    Path | None, typer.Option("--lm", help="n-gram language model: ARPA (plain, .gz, .xz) or .ngrams.xz")
+]
 NeuralLmOption = Annotated[
     str | None, typer.Option("--neural-lm", help="folder of a second language model, or off (faster)")
 ]

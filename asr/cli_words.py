@@ -21,7 +21,9 @@ app = typer.Typer(help="Add, remove, look up and check words; import and export 
 FileOption = Annotated[
     Path | None, typer.Option("--lexicon", help="the file to work on instead of your own (user.txt)")
 ]
-LmOption = Annotated[Path | None, typer.Option("--lm", help="ARPA language model (plain, .gz, .xz)")]
+LmOption = Annotated[
+    Path | None, typer.Option("--lm", help="n-gram language model: ARPA (plain, .gz, .xz) or .ngrams.xz")
+]
 LikeOption = Annotated[
     str | None, typer.Option("--like", help="a common word in whose place the new one may stand")
 ]
