@@ -37,7 +37,9 @@ def smaller_weights(model: Path, out: Path) -> None:
 
 
 def other_ngrams(model: Path, out: Path) -> None:
-    """Packed where `out` is named so, else ARPA."""
+    """Packed or ARPA, as `out` is named. Raises ValueError for another name, and as `read_ngrams`."""
+    if not out.name.endswith(SUFFIX) and ".arpa" not in out.suffixes:
+        raise ValueError(f"--out {out}: name a file {SUFFIX}, or .arpa, .arpa.gz, .arpa.xz")
     words, sections = read_ngrams(model.read_bytes(), str(model))
     if out.name.endswith(SUFFIX):
         out.write_bytes(pack(words, sections))

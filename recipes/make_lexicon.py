@@ -5,9 +5,9 @@ pronunciations.
 
 Pronunciations come from three places: espeak-ng's reading of the word alone, its readings of the word inside
 sentences (where "read", "live", "record" have two and "a", "to", "the" are reduced), and the table of reduced
-function words below. Takes a minute on one core. Other texts beside the two, such as recipes/sentences.py
-writes, add the words that they have five times (--min-count-others). No texts hold all words: those that
-wordfreq finds once in seven million words of English follow (--min-frequency).
+function words below. Other texts beside the two, such as recipes/sentences.py writes, add the words that they
+have five times (--min-count-others). No texts hold all words: those that wordfreq finds once in seven million
+words of English follow (--min-frequency). Takes four minutes for three texts, beside other work.
 """
 
 from __future__ import annotations

@@ -72,11 +72,15 @@ def _cut(paragraph: str) -> Iterator[str]:
 def main(folder: Path, out: Path) -> None:
     """Raises ValueError where there are no articles with sentences."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    known: set[int] = set()
+    known: set[int] = set()  # hashes: the sentences of a whole Wikipedia would not fit
     num_words = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(out.name + ".partial")
-    with lzma.open(beside, "wt", encoding="utf-8") if out.suffix == ".xz" else beside.open("w") as file:
+    with (
+        lzma.open(beside, "wt", encoding="utf-8")
+        if out.suffix == ".xz"
+        else beside.open("w", encoding="utf-8") as file
+    ):
         for path in track(paths, description="articles"):
             for sentence in sentences_of(path.read_text(encoding="utf-8", errors="replace")):
                 if (key := hash(sentence)) not in known:

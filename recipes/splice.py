@@ -22,7 +22,7 @@ import typer
 from rich.progress import track
 
 from asr.errors import one_line_errors
-from asr.model.features import LogMel
+from asr.model.features import FRAMES_PER_SECOND, LogMel
 from asr.training.prepared import SAMPLES, WAVEFORMS, Alignments, Prepared
 from asr.training.snippets import WordPlaces
 from asr.training.splices import Phrase, SpliceConfig, join, plan_splices
@@ -37,7 +37,10 @@ class Config:
 
 
 def main(config: Config) -> None:
-    """Raises ValueError for a folder without waveforms or alignments, and where no word's place is known."""
+    """Raises ValueError for a folder without waveforms or alignments, where no word's place is known, and for
+    an `out` that is the folder itself."""
+    if config.out.resolve() == config.prepared.resolve():
+        raise ValueError(f"--out {config.out} is the prepared speech itself: name another folder")
     prepared, alignments = Prepared.open(config.prepared), Alignments.open(config.prepared / "alignments.npz")
     if prepared.waveforms is None:
         raise ValueError(f"{config.prepared}: no waveforms: prepare it with recipes/prepare.py --waveforms")
@@ -56,8 +59,8 @@ def main(config: Config) -> None:
         old.unlink(missing_ok=True)
     write_sentences(config, prepared, sentences)
     write_alignments(config, prepared, alignments, sentences)
-    hours = sum(of.last - of.first for sentence in sentences for of in sentence) / 100 / 3600
-    print(f"{config.out}: {len(sentences):,} sentences, {hours:.2f} h")
+    frames = sum(of.last - of.first for sentence in sentences for of in sentence)
+    print(f"{config.out}: {len(sentences):,} sentences, {frames / FRAMES_PER_SECOND / 3600:.2f} h")
 
 
 def plan(config: Config, prepared: Prepared, alignments: Alignments) -> Iterator[list[Phrase]]:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import typer
 from reference.transformer import next_piece_log_probs
 from tokenizers import Tokenizer
+from typer.testing import CliRunner
 
 from asr.model import text_scorer
 from asr.model.neural_lm import SENTENCE, NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
@@ -181,6 +183,11 @@ def test_it_goes_on_from_a_model_of_other_texts(tmp_path: Path, tokenizer: Token
         assert torch.allclose(new.state_dict()[name], weights, atol=1e-3)
     with pytest.raises(ValueError, match="no neural language model here"):
         train_neural_lm.main(replace(config, out=tmp_path / "other", init=tmp_path / "none"))
+    application = typer.Typer()
+    application.command()(train_neural_lm.cli)
+    given = ["--text", str(tmp_path / "text.txt"), "--out", str(tmp_path / "other"), "--layers", "3"]
+    run = CliRunner().invoke(application, [*given, "--init", str(tmp_path / "old")])
+    assert run.exit_code == 2 and "--init brings its own" in run.stderr and not (tmp_path / "other").exists()
 
 
 def interrupted_after(steps: int):  # type: ignore[no-untyped-def]

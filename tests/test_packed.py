@@ -10,7 +10,9 @@ from pathlib import Path
 import kenlm
 import numpy as np
 import pytest
+import typer
 from test_ngram import WORDS, kenlm_scores, write_arpa
+from typer.testing import CliRunner
 
 from asr.decoder.arpa import Section, read_arpa
 from asr.decoder.ngram import NgramModel
@@ -106,6 +108,11 @@ def test_to_packed_and_back_for_other_programs(tmp_path: Path, capsys: pytest.Ca
         expected = kenlm_scores(theirs, words, True, True)
         assert ours.score(words) == pytest.approx(expected, abs=3 * 0.012)  # three scores make one
         assert ours.score(words) == pytest.approx(NgramModel.read(packed).score(words), abs=1e-5)
+    application = typer.Typer()
+    application.command()(compress.main)
+    run = CliRunner().invoke(application, [str(path), "--out", str(tmp_path / "small")])
+    assert run.exit_code == 2 and "name a file .ngrams.xz, or .arpa" in run.stderr
+    assert not (tmp_path / "small").exists()
     lines = "".join(arpa_lines(*parsed(path)))
     (tmp_path / "third.arpa").write_text(lines, encoding="utf-8")
     assert NgramModel.read(tmp_path / "third.arpa").score(["a", "b"]) == NgramModel.read(path).score(

@@ -179,3 +179,7 @@ def test_errors_say_what_to_do(speech: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ValueError, match=r"no waveforms: prepare it with recipes/prepare\.py --waveforms"):
         main(Config(prepared=speech, out=out))
     assert not out.exists()
+    before = sorted(path.name for path in speech.iterdir())
+    with pytest.raises(ValueError, match="is the prepared speech itself: name another folder"):
+        main(Config(prepared=speech, out=speech / ".." / speech.name))
+    assert sorted(path.name for path in speech.iterdir()) == before

@@ -97,7 +97,7 @@ def arpa_lines(words: Sequence[str], sections: Sequence[Section]) -> Iterator[st
         rows = zip(section.grams.tolist(), section.prob.tolist(), section.backoff.tolist(), strict=True)
         for gram, prob, backoff in rows:
             text = " ".join(words[i] for i in gram)
-            yield f"{prob:g}\t{text}\t{backoff:g}\n" if backoff else f"{prob:g}\t{text}\n"
+            yield f"{prob:.7g}\t{text}\t{backoff:.7g}\n" if backoff else f"{prob:.7g}\t{text}\n"
     yield "\n\\end\\\n"
 
 

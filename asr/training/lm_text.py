@@ -22,7 +22,7 @@ _NOT_WORDS = re.compile(r"[^A-Za-z' ]")
 
 
 def texts_of(data: Path) -> list[Path]:
-    """The texts of a data folder, and what else it has beside them."""
+    """TEXTS of a data folder, whether they are there or not, then the other .txt.xz files beside them."""
     known = [data / name for name in TEXTS]
     return known + [path for path in sorted((data / "text").glob("*.txt.xz")) if path not in known]
 
