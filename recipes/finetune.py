@@ -273,6 +273,9 @@ def cli(
         bool, typer.Option("--waveforms", help="make features, speeds and rooms on the device, for a GPU")
     ] = False,
     noises: Annotated[Path | None, typer.Option(help="with --waveforms: a folder with noise.tsv")] = None,
+    lowest_snr: Annotated[
+        float, typer.Option(help="with --waveforms: of the loudest noise, in dB")
+    ] = WaveformAugmentConfig.snr_db[0],
     rooms: Annotated[float, typer.Option(help="with --waveforms: share of utterances in rooms")] = 0.4,
     first_times: Annotated[
         int, typer.Option(min=1, help="with --waveforms: how often an epoch takes the first folder's speech")
@@ -310,7 +313,10 @@ def cli(
             seconds=seconds, seed=seed, mels=(BatchConfig.mel_masks, mel_width),
             times=(batch.time_every, BatchConfig.time_width), noises=noises, first_times=first_times,
             snippets=snippets,
-            augment=WaveformAugmentConfig(room=rooms, noise=noise, warp=warp, narrow=narrow),
+            augment=WaveformAugmentConfig(
+                room=rooms, noise=noise, warp=warp, narrow=narrow,
+                snr_db=(lowest_snr, WaveformAugmentConfig.snr_db[1]),
+            ),
         )  # fmt: skip
         if waveforms and consistency:
             raise ValueError("--waveforms makes no copies for --consistency: take one or the other")

@@ -15,8 +15,9 @@ import lzma
 import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.progress import track
@@ -69,30 +70,40 @@ def _cut(paragraph: str) -> Iterator[str]:
         yield sentence
 
 
+@contextmanager
+def open_out(out: Path) -> Iterator[TextIO]:
+    """A text file to write, compressed if it ends in .xz, that is there when all is in it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(out.name + ".partial")
+    try:
+        # Preset 3: half as large as with none, an eighth of the time of the usual 6.
+        with (
+            lzma.open(beside, "wt", encoding="utf-8", preset=3)
+            if out.suffix == ".xz"
+            else beside.open("w", encoding="utf-8") as file
+        ):
+            yield file
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def main(folder: Path, out: Path) -> None:
     """Raises ValueError where there are no articles with sentences."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
     known: set[int] = set()  # hashes: the sentences of a whole Wikipedia would not fit
     num_words = 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(out.name + ".partial")
-    with (
-        lzma.open(beside, "wt", encoding="utf-8")
-        if out.suffix == ".xz"
-        else beside.open("w", encoding="utf-8") as file
-    ):
+    with open_out(out) as file:
         for path in track(paths, description="articles"):
             for sentence in sentences_of(path.read_text(encoding="utf-8", errors="replace")):
                 if (key := hash(sentence)) not in known:
                     known.add(key)
                     num_words += len(sentence.split())
                     file.write(sentence + "\n")
-    if not known:
-        beside.unlink()
-        raise ValueError(
-            f"{folder}: no sentences in {len(paths):,} files that end in {' or '.join(SUFFIXES)}"
-        )
-    beside.replace(out)
+        if not known:
+            raise ValueError(
+                f"{folder}: no sentences in {len(paths):,} files that end in {' or '.join(SUFFIXES)}"
+            )
     print(f"{out}: {len(known):,} sentences, {num_words:,} words of {len(paths):,} articles")
 
 

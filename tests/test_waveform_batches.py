@@ -30,6 +30,7 @@ from asr.training.waveform_augment import (
     with_other_tracts,
 )
 from asr.training.waveform_batches import WaveformBatchConfig, WaveformSource
+from asr.training.waveform_pool import WaveformPool
 
 CPU = torch.device("cpu")
 AS_IT_IS = WaveformAugmentConfig(speed=(1, 1), room=0, noise=0, warp=0, narrow=0, gain_db=(0, 0))
@@ -335,3 +336,15 @@ def test_pretraining_cuts_the_features_and_not_the_samples(prepared) -> None:
     assert sorted(len(source._frames(piece, "1.00")) for piece in source.pieces) == sorted(
         last - first for first, last in (u.spans["1.00"] for u in prepared[0].utterances)
     )
+
+
+def test_recordings_are_found_in_their_files() -> None:
+    files = [np.arange(10, dtype=np.int16), np.arange(100, 120, dtype=np.int16)]
+    pool = WaveformPool(files, CPU)
+    starts, lengths = torch.tensor([12, 2, 10, 0]), torch.tensor([18, 3, 1, 10])
+    together, firsts = pool.holding(starts, lengths)
+    on_gpu = pool._read_all(CPU)
+    assert on_gpu.tolist() == np.concatenate(files).tolist()
+    for start, first, length in zip(starts, firsts, lengths, strict=True):
+        assert together[first : first + length].tolist() == on_gpu[start : start + length].tolist()
+    assert len(together) == lengths.sum()

@@ -41,9 +41,14 @@ class _Level:
 
 
 def estimate(
-    sentences: Iterable[str], vocabulary: Sequence[str], order: int = 3, block_size: int = 1 << 22
+    sentences: Iterable[str],
+    vocabulary: Sequence[str],
+    order: int = 3,
+    block_size: int = 1 << 22,
+    min_count: int = 1,
 ) -> NgramModel:
-    """A model of `order` from normalised sentences; all words of `vocabulary` are in it.
+    """A model of `order` from normalised sentences; all words of `vocabulary` are in it, and the n-grams of
+    the highest order that occur `min_count` times.
 
     Raises ValueError if there is no sentence, or a special word is in the vocabulary.
     """
@@ -52,7 +57,7 @@ def estimate(
     counts = count_ngrams(sentences, ids, order, block_size)
     if not len(counts):
         raise ValueError("no sentence to estimate a language model from")
-    return from_counts(counts, words)
+    return from_counts(counts, words, min_count)
 
 
 def model_words(vocabulary: Sequence[str]) -> tuple[str, ...]:
@@ -63,8 +68,9 @@ def model_words(vocabulary: Sequence[str]) -> tuple[str, ...]:
     return words
 
 
-def from_counts(counts: Counts, words: tuple[str, ...]) -> NgramModel:
-    """A model from the padded n-grams of its highest order."""
+def from_counts(counts: Counts, words: tuple[str, ...], min_count: int = 1) -> NgramModel:
+    """A model from the padded n-grams of its highest order, of which it keeps those that occur `min_count`
+    times. What the others had is for the n-grams below them, as in lmplz's `--prune`."""
     bits = word_bits(len(words))
     levels = _levels(counts, bits)
     tables = [_unigrams(levels[0], len(words))]
@@ -77,7 +83,8 @@ def from_counts(counts: Counts, words: tuple[str, ...]) -> NgramModel:
             contexts = find_rows(tables[k - 1].keys, contexts << bits | level.ngrams[:, k - 1])
             suffixes = find_rows(tables[k - 1].keys, suffixes << bits | level.ngrams[:, k])
         assert contexts.min(initial=0) >= 0 and suffixes.min(initial=0) >= 0, "an n-gram without its parts"
-        tables[-1], table = _interpolated(level, contexts, suffixes, tables[-1], bits)
+        least = min_count if n == len(levels) else 1
+        tables[-1], table = _interpolated(level, contexts, suffixes, tables[-1], bits, least)
         tables[-1].history[:] = np.bincount(contexts, weights=level.raw, minlength=len(tables[-1])) / total
         tables.append(table)
     return NgramModel(words=words, tables=tuple(tables))
@@ -133,16 +140,20 @@ def _unigrams(level: _Level, num_words: int) -> Table:
 
 
 def _interpolated(
-    level: _Level, contexts: np.ndarray, suffixes: np.ndarray, below: Table, bits: int
+    level: _Level, contexts: np.ndarray, suffixes: np.ndarray, below: Table, bits: int, min_count: int
 ) -> tuple[Table, Table]:
     """The table of an order, and the one below it with the backoffs that belong to it."""
+    kept = level.adjusted >= min_count
     discount = discounts(level.adjusted)[np.minimum(level.adjusted, 3)]
+    discount = np.where(kept, discount, level.adjusted)
     total = np.bincount(contexts, weights=level.adjusted, minlength=len(below))
     freed = np.bincount(contexts, weights=discount, minlength=len(below))
     backoff = np.where(total > 0, freed / np.maximum(total, 1), 1.0)
-    prob = (level.adjusted - discount) / total[contexts] + backoff[contexts] * below.prob[suffixes]
+    share = (level.adjusted - discount)[kept] / total[contexts[kept]]
+    contexts, suffixes = contexts[kept], suffixes[kept]
+    prob = share + backoff[contexts] * below.prob[suffixes]
     table = Table(
-        keys=contexts << bits | level.ngrams[:, -1],
+        keys=contexts << bits | level.ngrams[kept, -1],
         suffix=suffixes.astype(np.int32),
         prob=prob,
         backoff=np.ones(len(prob)),

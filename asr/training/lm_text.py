@@ -63,31 +63,38 @@ def is_held_out(sentence: str, every: int) -> bool:
 
 @dataclass
 class Exclusion:
-    """Tells the sentences that are in, or share SHARED_WORDS words in a row with, a forbidden one.
+    """Tells the sentences that are in, or share `shared_words` words in a row with, a forbidden one.
 
     `dropped` counts those that it has told.
     """
 
     sentences: set[str] = field(default_factory=set)
     runs: set[tuple[str, ...]] = field(default_factory=set)
+    shared_words: int = SHARED_WORDS
     dropped: int = 0
 
     @classmethod
-    def read(cls, paths: Iterable[str | Path]) -> Exclusion:
+    def read(cls, paths: Iterable[str | Path], shared_words: int = SHARED_WORDS) -> Exclusion:
         """From manifests (.tsv: column `text`) and text files. Raises ValueError for a .tsv without it."""
-        exclusion = cls()
+        exclusion = cls(shared_words=shared_words)
         for path in paths:
             sentences = _manifest_texts(path) if Path(path).suffix == ".tsv" else read_sentences(path)
             for sentence in sentences:
                 exclusion.sentences.add(sentence)
-                exclusion.runs.update(_runs(sentence.split()))
+                exclusion.runs.update(exclusion._runs(sentence.split()))
         return exclusion
 
     def __call__(self, sentence: str) -> bool:
-        words = sentence.split()
-        found = sentence in self.sentences or not self.runs.isdisjoint(_runs(words))
+        found = sentence in self.sentences or self.shares(sentence.split())
         self.dropped += found
         return found
+
+    def shares(self, words: list[str]) -> bool:
+        """Whether a text, of any length, shares so many words in a row with a forbidden sentence."""
+        return not self.runs.isdisjoint(self._runs(words))
+
+    def _runs(self, words: list[str]) -> Iterator[tuple[str, ...]]:
+        return zip(*(words[i:] for i in range(self.shared_words)), strict=False)
 
 
 def training_sentences(
@@ -104,10 +111,6 @@ def training_sentences(
 def read_held_out(path: Path, every: int) -> list[str]:
     """The sentences of a text that are for measuring."""
     return [sentence for sentence in read_sentences(path) if is_held_out(sentence, every)]
-
-
-def _runs(words: list[str]) -> Iterator[tuple[str, ...]]:
-    return zip(*(words[i:] for i in range(SHARED_WORDS)), strict=False)
 
 
 def _manifest_texts(path: str | Path) -> Iterator[str]:

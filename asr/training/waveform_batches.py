@@ -1,7 +1,7 @@
 """Batches of augmented speech made from waveforms on the device that trains.
 
-All waveforms lie in the device's memory (an hour takes 115 MB); a batch is gathered from them, played at
-other speeds, put in rooms and noises and turned to features there. No two epochs hear an utterance alike.
+A batch is gathered from all waveforms, played at other speeds, put in rooms and noises and turned to features
+there. No two epochs hear an utterance alike.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from asr.training.waveform_augment import (
     with_noise,
     with_other_tracts,
 )
-
-_CHUNK = 1 << 26  # samples that go to the device at a time
+from asr.training.waveform_pool import WaveformPool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ class WaveformSource:
             word_starts += [alignments.starts_of_words(i) for i in range(len(prepared.utterances))]
             beside = neighbours(alignments.classes, np.cumsum([0, *frames[-1]]))
             labels.append(np.stack([alignments.classes, *beside]))
-        self._pool = _on(device, waveforms)
+        self._pool = WaveformPool(waveforms, device)
         self._labels = torch.from_numpy(np.concatenate(labels, 1)).to(device)
         self._phones = np.concatenate(targets).astype(np.int64)
         self._all = _whole(np.concatenate(spans), np.concatenate(frames), [len(of) for of in targets])
@@ -171,9 +170,10 @@ class WaveformSource:
         )  # fmt: skip
 
     def _read(self, heard: Extracts, rates: Tensor) -> tuple[Tensor, Tensor]:
-        starts, lengths = self._on_device(heard.starts), self._on_device(heard.lengths)
+        lengths = self._on_device(heard.lengths)
+        pool, starts = self._pool.holding(self._on_device(heard.starts), lengths)
         silences = (self._on_device(frames * HOP_LENGTH) for frames in (heard.before, heard.after))
-        return read_at_speed(self._pool, starts, lengths, rates, *silences)
+        return read_at_speed(pool, starts, lengths, rates, *silences)
 
     def _babble(self, num_samples: int, dice: Dice) -> Tensor:
         """(batch, samples) of several utterances at once, each over and over."""
@@ -183,7 +183,8 @@ class WaveformSource:
         for _ in range(self.config.augment.babble):
             other = dice.below(torch.full((dice.rows,), len(starts), device=self.device))
             place = (places + dice.below(lengths[other])[:, None]) % lengths[other][:, None]
-            total += self._pool[starts[other][:, None] + place] / 32_768
+            pool, firsts = self._pool.holding(starts[other], lengths[other])
+            total += pool[firsts[:, None] + place] / 32_768
         return total
 
     def _frame_labels(self, heard: Extracts, rates: Tensor, frames: Tensor) -> Tensor:
@@ -217,15 +218,3 @@ def _whole(samples: np.ndarray, frames: np.ndarray, phones: list[int]) -> Extrac
         starts=starts, lengths=ends - starts, first_frames=np.cumsum(frames) - frames, frames=frames,
         first_phones=first_phones[:-1], last_phones=first_phones[1:], before=nothing, after=nothing,
     )  # fmt: skip
-
-
-def _on(device: torch.device, waveforms: Sequence[np.ndarray]) -> Tensor:
-    """All of them one behind the other (samples,) int16; in pieces, for they are mapped files of any size."""
-    pool = torch.empty(sum(map(len, waveforms)), dtype=torch.int16, device=device)
-    at = 0
-    for waveform in waveforms:
-        for i in range(0, len(waveform), _CHUNK):
-            chunk = torch.tensor(waveform[i : i + _CHUNK])
-            pool[at : at + len(chunk)] = chunk
-            at += len(chunk)
-    return pool
