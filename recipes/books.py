@@ -6,13 +6,13 @@
         --without ~/librispeech-test-other.txt --out ~/phonebook-data/text/books.txt.xz
 
 A paragraph ends at an empty line; its sentences are taken as `sentences.py` takes them. What Project
-Gutenberg writes before and behind a book is left out, and so are books that are not in English, indented lines
-(verse, tables of contents), and the second of two equal sentences of eight words or more: many books are
-there in several editions.
+Gutenberg writes before and behind a book is left out, and so are books that are not in English, indented
+paragraphs (verse, tables of contents), and the second of two equal sentences of eight words or more: many
+books are there in several editions.
 
 A language model that has read the books that its test speech reads from flatters the recogniser. `--without`
-names transcripts of such speech: text files, manifests (.tsv), or folders of manifests. A book that shares
-nine words in a row with one of them is left out, whole, in all of its editions.
+names transcripts of such speech: text files, manifests (.tsv), or a data folder, for its train.tsv and
+dev.tsv. A book that shares nine words in a row with one of them is left out, whole, in all of its editions.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from rich.progress import track
 from sentences import SUFFIXES, open_out, sentences_of
 
 from asr.errors import one_line_errors
-from asr.training.lm_text import Exclusion
+from asr.training.lm_text import FORBIDDEN, Exclusion
 
 READ_ALOUD = 9  # words in a row with a transcript: the book was read
 SHORT = 7  # words: "I do not know" is said in every book
 ENGLISH = 0.1  # of the words at least are these
-_COMMON = frozenset("the and of to in that was he his".split())
+_COMMON = frozenset(["the", "and", "of", "to", "in", "that", "was", "he", "his"])
 
 _BEGIN = re.compile(r"^\*\*\* ?START OF (?:THIS|THE) PROJECT GUTENBERG.*$", re.MULTILINE | re.IGNORECASE)
 _END = re.compile(r"^(?:\*\*\* ?)?END OF (?:THIS|THE) PROJECT GUTENBERG", re.MULTILINE | re.IGNORECASE)
@@ -93,7 +93,7 @@ def main(folders: Iterable[Path], without: Iterable[Path], out: Path) -> None:
 def _manifests(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    return sorted(given.glob("*/*.tsv"))
+    return [*sorted(given.glob("*/train.tsv")), *sorted(given.glob(FORBIDDEN))]
 
 
 def cli(
@@ -101,7 +101,7 @@ def cli(
     out: Annotated[Path, typer.Option(help="text file to write; .xz compresses it")],
     without: Annotated[
         list[Path] | None,
-        typer.Option(help="transcripts, or a folder of manifests, of speech read from books"),
+        typer.Option(help="transcripts of speech read from books: text, .tsv, or a data folder"),
     ] = None,
 ) -> None:
     """Take the sentences out of books."""
