@@ -59,6 +59,7 @@ class Config:
     without: Path | None = None  # lexicon or list: sentences with one of these words are not read
     unseen_share: float = 0.0  # of words that no text has
     order: int = 3
+    min_count: int = 1  # of the n-grams of the highest order, in a text
     max_ngrams: int = 3_000_000  # 0: keep all
     decimals: int = 2  # of the log10 probabilities written
     held_out_every: int = 200
@@ -82,11 +83,14 @@ def unwanted_words(config: Config) -> frozenset[str]:
     return frozenset(() if config.without is None else lexicon_words(config.without))
 
 
-def estimate_with_lmplz(sentences: Iterator[str], vocabulary: Sequence[str], order: int) -> NgramModel:
+def estimate_with_lmplz(
+    sentences: Iterator[str], vocabulary: Sequence[str], order: int, min_count: int = 1
+) -> NgramModel:
     with tempfile.TemporaryDirectory() as folder:
         words, arpa = Path(folder) / "words.txt", Path(folder) / "lm.arpa"
         words.write_text("\n".join(vocabulary), encoding="utf-8")
         command = ["lmplz", "--order", str(order), "--temp_prefix", f"{folder}/", "--discount_fallback"]
+        command += ["--prune", *["0"] * (order - 1), str(min_count - 1)]
         command += ["--memory", "30%", "--limit_vocab_file", str(words), "--arpa", str(arpa)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdin is not None
@@ -180,7 +184,7 @@ def main(config: Config) -> None:
         exclusion.dropped = 0
         sentences = training_sentences(text, config.held_out_every, exclusion, unwanted)
         make = estimate_with_lmplz if lmplz else estimate
-        models.append(make(sentences, vocabulary, config.order))
+        models.append(make(sentences, vocabulary, config.order, min_count=config.min_count))
         scores.append(score(models[-1], held_out, decimals=6))
         tell(f"{text}: {size_of(models[-1])} n-grams; {exclusion.dropped:,} forbidden sentences dropped")
         row(f"{name} alone", [s.perplexity for s in scores[-1]], size_of(models[-1]))
@@ -246,6 +250,10 @@ def cli(
         ),
     ] = Config.unseen_share,
     order: Annotated[int, typer.Option(min=2, max=5, help="words in the longest n-gram")] = Config.order,
+    min_count: Annotated[
+        int,
+        typer.Option(min=1, help="of the longest n-grams of each text leave out those that occur less often"),
+    ] = Config.min_count,
     max_ngrams: Annotated[
         int, typer.Option(help="prune to so many n-grams in all; 0 keeps all")
     ] = Config.max_ngrams,
@@ -269,6 +277,7 @@ def cli(
                 without=without,
                 unseen_share=unseen_share,
                 order=order,
+                min_count=min_count,
                 max_ngrams=max_ngrams,
                 decimals=decimals,
                 held_out_every=held_out_every,

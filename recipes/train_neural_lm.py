@@ -30,7 +30,15 @@ from torch import Tensor, nn
 from asr.errors import one_line_errors
 from asr.model.checkpoint import computes_in_bf16
 from asr.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
-from asr.training.lm_text import FORBIDDEN, Exclusion, read_held_out, texts_of, training_sentences
+from asr.training.lm_text import (
+    FORBIDDEN,
+    Exclusion,
+    count_words,
+    read_held_out,
+    texts_of,
+    thinned,
+    training_sentences,
+)
 from asr.training.loop import make_optimizers, replace_files, save_state, set_rates
 from asr.training.next_piece import next_piece_loss, perplexity
 from asr.training.sentences import IGNORED, Corpus, SentenceBatches, encode, train_tokenizer
@@ -46,6 +54,7 @@ class Config:
     exclude: tuple[Path, ...] = ()
     init: Path | None = None  # a model to start from, else random numbers
     network: NeuralLMConfig = field(default_factory=NeuralLMConfig)
+    most_words: int | None = None  # of a text
     epochs: float = 1.1
     batch_pieces: int = 8192
     muon_rate: float = 0.02
@@ -65,18 +74,21 @@ def main(config: Config) -> None:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     exclusion = Exclusion.read(config.exclude)
+    shares = [1.0 for _ in config.texts]
+    if config.most_words is not None:
+        shares = [min(1.0, config.most_words / max(1, count_words(text))) for text in config.texts]
 
     def sentences() -> Iterator[str]:
-        for text in config.texts:
-            yield from training_sentences(text, config.held_out_every, exclusion)
+        for text, share in zip(config.texts, shares, strict=True):
+            yield from thinned(training_sentences(text, config.held_out_every, exclusion), share)
 
     if next(sentences(), None) is None:
         raise ValueError(f"{config.texts[0]}: no sentences in it")
     network, tokenizer = start(config, sentences)
     corpus = encode(sentences(), tokenizer)
     held_out = {
-        text.name.split(".")[0]: encode(read_held_out(text, config.held_out_every), tokenizer)
-        for text in config.texts
+        text.name.split(".")[0]: encode(thinned(read_held_out(text, config.held_out_every), share), tokenizer)
+        for text, share in zip(config.texts, shares, strict=True)
     }
     batches = SentenceBatches(corpus, config.batch_pieces, network.config.positions, config.seed)
     held_out = {name: corpus for name, corpus in held_out.items() if len(corpus.pieces)}
@@ -234,6 +246,9 @@ def cli(
     heads: Annotated[
         int, typer.Option(min=1, help="of attention; they share the channels")
     ] = NeuralLMConfig.heads,
+    most_words: Annotated[
+        int | None, typer.Option(min=1, help="of each text; of a longer one, sentences from all over it")
+    ] = Config.most_words,
     epochs: Annotated[float, typer.Option(help="how often every sentence is seen")] = Config.epochs,
     batch_pieces: Annotated[int, typer.Option(help="pieces of a batch")] = Config.batch_pieces,
     muon_rate: Annotated[float, typer.Option(help="learning rate of matrices")] = Config.muon_rate,
@@ -261,6 +276,7 @@ def cli(
                 exclude=(*sorted(data.glob(FORBIDDEN) if data else ()), *(exclude or ())),
                 init=init,
                 network=network,
+                most_words=most_words,
                 epochs=epochs,
                 batch_pieces=batch_pieces,
                 muon_rate=muon_rate,

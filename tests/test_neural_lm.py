@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from asr.model import text_scorer
 from asr.model.neural_lm import SENTENCE, NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr.model.text_scorer import TextScorer
+from asr.training.lm_text import thinned
 from asr.training.next_piece import next_piece_loss, perplexity
 from asr.training.sentences import IGNORED, SentenceBatches, encode, train_tokenizer
 
@@ -188,6 +189,23 @@ def test_it_goes_on_from_a_model_of_other_texts(tmp_path: Path, tokenizer: Token
     given = ["--text", str(tmp_path / "text.txt"), "--out", str(tmp_path / "other"), "--layers", "3"]
     run = CliRunner().invoke(application, [*given, "--init", str(tmp_path / "old")])
     assert run.exit_code == 2 and "--init brings its own" in run.stderr and not (tmp_path / "other").exists()
+
+
+def test_of_a_long_text_it_takes_sentences_from_all_over_it(
+    tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_neural_lm(tmp_path / "old", random_network(), tokenizer, torch.float32)
+    texts = tmp_path / "short.txt", tmp_path / "long.txt"
+    for text, times in zip(texts, (1000, 10_000), strict=True):
+        text.write_text("a b\nb a c\na\nc c c c\n" * times, encoding="utf-8")
+    config = train_neural_lm.Config(
+        texts=texts, out=tmp_path / "run", init=tmp_path / "old", epochs=0.0001, most_words=20_000,
+        held_out_every=1000,
+    )  # fmt: skip
+    train_neural_lm.main(config)
+    # 10,000 words, and a fifth of 100,000.
+    assert "0.03 M words" in capsys.readouterr().err
+    assert list(thinned("abcdefghij", 0.25)) == ["d", "h"] and list(thinned("abc", 1)) == ["a", "b", "c"]
 
 
 def interrupted_after(steps: int):  # type: ignore[no-untyped-def]

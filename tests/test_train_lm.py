@@ -111,6 +111,23 @@ def test_blocks_make_no_difference() -> None:
         assert whole.counts.sum() == sum(len(s.split()) + 1 for s in _sentences(3))
 
 
+def test_rare_ngrams_are_backed_off_from(tmp_path: Path) -> None:
+    model = estimate(_sentences(1), [*VOCABULARY, "never"], 3, min_count=3)
+    slow = reference.ReferenceModel(_sentences(1), [*VOCABULARY, "never"], 3)
+    whole, cut = _ngrams(_estimate(1, 3)), _ngrams(model)
+    counts = {ngram: count for ngram, count in slow.raw[3].items() if count >= 3}
+    assert cut.keys() == {ngram for ngram in whole if len(ngram) < 3} | counts.keys()
+    assert all(cut[ngram] == whole[ngram] for ngram in cut if len(ngram) < 3)
+    for ngram in counts:
+        total = sum(c for other, c in slow.raw[3].items() if other[:2] == ngram[:2])
+        own = {g: (c - slow.discount[3][3]) / total for g, c in counts.items() if g[:2] == ngram[:2]}
+        backed_off = (1 - sum(own.values())) * slow.prob(ngram[2], ngram[1:2])
+        assert cut[ngram] == pytest.approx(own[ngram] + backed_off, rel=1e-9)
+    judge = _kenlm(model, tmp_path)
+    for history in (("a", "b"), ("<s>", "g"), ("e", "f"), ("never", "a")):
+        assert sum(_kenlm_prob(judge, word, history) for word in EVENTS) == pytest.approx(1, abs=1e-5)
+
+
 def test_mixture_is_the_weighted_mean() -> None:
     models = [_estimate(1, 3), _estimate(2, 3, (1, 1, 2, 3, 5, 7, 9, 1))]
     backoffs = [reference.BackoffModel(_ngrams(model), EVENTS) for model in models]

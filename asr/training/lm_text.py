@@ -108,6 +108,22 @@ def training_sentences(
             yield sentence
 
 
+def thinned(sentences: Iterable[str], share: float) -> Iterator[str]:
+    """That share, up to 1, of the sentences, evenly."""
+    due = 0.0
+    for sentence in sentences:
+        due += share
+        if due >= 1:
+            due -= 1
+            yield sentence
+
+
+def count_words(path: Path) -> int:
+    """Of a text file (plain, .gz or .xz), as they are written."""
+    with open_text(path) as file:
+        return sum(len(line.split()) for line in file)
+
+
 def read_held_out(path: Path, every: int) -> list[str]:
     """The sentences of a text that are for measuring."""
     return [sentence for sentence in read_sentences(path) if is_held_out(sentence, every)]
