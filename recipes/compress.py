@@ -6,8 +6,9 @@
 
 The weights of an acoustic model or a neural language model with 8 bits a number instead of 16: they are read
 as any other and computed with as before, only the numbers have become a little coarser. Training goes on
-better from the larger one. An n-gram model packed number by number is half of a compressed ARPA file, its
-scores are in hundredths of log10; the last command makes ARPA of it again, for other programs.
+better from the larger one. An n-gram model packed number by number is half of a compressed ARPA file; its
+scores are in hundredths of log10, or steps of several (--step). The last command makes ARPA of it again, for
+other programs.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ def smaller_weights(model: Path, out: Path) -> None:
     print(f"{out}: {after / 1e6:.1f} MB, before {before / 1e6:.1f} MB")
 
 
-def other_ngrams(model: Path, out: Path) -> None:
+def other_ngrams(model: Path, out: Path, step: int) -> None:
     """Packed or ARPA, as `out` is named. Raises ValueError for another name, and as `read_ngrams`."""
     if not out.name.endswith(SUFFIX) and ".arpa" not in out.suffixes:
         raise ValueError(f"--out {out}: name a file {SUFFIX}, or .arpa, .arpa.gz, .arpa.xz")
     words, sections = read_ngrams(model.read_bytes(), str(model))
     if out.name.endswith(SUFFIX):
-        out.write_bytes(pack(words, sections))
+        out.write_bytes(pack(words, sections, step))
     else:
         with open_text(out, "wt") as file:
             file.writelines(arpa_lines(words, sections))
@@ -55,12 +56,18 @@ def main(
         Path, typer.Argument(help="folder of an acoustic or a neural language model; or an n-gram model")
     ],
     out: Annotated[Path, typer.Option(help="folder of the smaller one; or a file .ngrams.xz or .arpa")],
+    step: Annotated[
+        int, typer.Option(min=1, help="of the scores of packed n-grams, in hundredths of log10")
+    ] = 1,
 ) -> None:
     """Store weights in 8 bits, or pack n-grams."""
     with one_line_errors():
         if out.resolve() == model.resolve():
             raise ValueError(f"--out {out} is the model itself: keep it and name another")
-        (other_ngrams if model.is_file() else smaller_weights)(model, out)
+        if model.is_file():
+            other_ngrams(model, out, step)
+        else:
+            smaller_weights(model, out)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import numpy as np
 import typer
 
 from asr.decoder.ngram import read_ngrams
-from asr.decoder.packed import SUFFIX, pack
+from asr.decoder.packed import SUFFIX, arpa_lines, pack
 from asr.errors import one_line_errors
 from asr.training.kneser_ney import estimate, model_words
 from asr.training.lm_mix import mix, with_unseen
@@ -47,7 +47,7 @@ from asr.training.word_frequencies import word_frequencies
 
 # Of the embedded model.
 EMBEDDED_UNSEEN_SHARE, EMBEDDED_NGRAMS = 0.005, 4_000_000
-PACKED_DECIMALS = 2  # of log10, where --out is packed
+PACKED_STEP = 5  # hundredths of log10, where --out is packed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +102,20 @@ def estimate_with_lmplz(
 
 
 def score(model: NgramModel, texts: Sequence[Sequence[str]], decimals: int) -> list[Scores]:
-    """What KenLM makes of the held-out texts with the model as it would be written."""
+    """As `score_arpa`, with the model as it would be written."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_arpa(model, f"{folder}/lm.arpa", decimals)
+        return score_arpa(f"{folder}/lm.arpa", texts)
+
+
+def score_arpa(path: str, texts: Sequence[Sequence[str]]) -> list[Scores]:
+    """What KenLM makes of the held-out texts."""
     import kenlm
 
     options = kenlm.Config()
     options.show_progress = False
     options.arpa_complain = kenlm.ARPALoadComplain.NONE
-    with tempfile.TemporaryDirectory() as folder:
-        write_arpa(model, f"{folder}/lm.arpa", decimals)
-        judge = kenlm.Model(f"{folder}/lm.arpa", options)
+    judge = kenlm.Model(path, options)
     scores = []
     for sentences in texts:
         tokens = [token for sentence in sentences for token in judge.full_scores(sentence)]
@@ -140,14 +145,18 @@ def mixture_perplexities(scores: Sequence[Sequence[Scores]], weights: np.ndarray
     return [float(10 ** -np.log10(weights @ 10 ** np.stack(of_text)).mean()) for of_text in by_text]
 
 
-def write(model: NgramModel, config: Config) -> None:
-    """As ARPA, or packed if it is to be named so."""
+def write(model: NgramModel, config: Config, held_out: Sequence[Sequence[str]]) -> list[Scores]:
+    """As ARPA, or packed if it is to be named so; and how good that file is."""
     if not config.out.name.endswith(SUFFIX):
-        return write_arpa(model, config.out, config.decimals)
+        write_arpa(model, config.out, config.decimals)
+        return score(model, held_out, config.decimals)
     with tempfile.TemporaryDirectory() as folder:
         arpa = Path(folder) / "lm.arpa"
-        write_arpa(model, arpa, PACKED_DECIMALS)
-        config.out.write_bytes(pack(*read_ngrams(arpa.read_bytes(), str(arpa))))
+        write_arpa(model, arpa, decimals=6)
+        config.out.write_bytes(pack(*read_ngrams(arpa.read_bytes(), str(arpa)), PACKED_STEP))
+        with arpa.open("w", encoding="utf-8") as file:
+            file.writelines(arpa_lines(*read_ngrams(config.out.read_bytes(), str(config.out))))
+        return score_arpa(str(arpa), held_out)
 
 
 def size_of(model: NgramModel) -> str:
@@ -214,11 +223,8 @@ def main(config: Config) -> None:
         model = prune(model, config.max_ngrams)
         tell(f"pruned: {size_of(model)}")
         row("pruned", [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
-    write(model, config)
-    packed = config.out.name.endswith(SUFFIX)
-    decimals = PACKED_DECIMALS if packed else config.decimals
-    final = [s.perplexity for s in score(model, held_out, decimals)]
-    row(f"{config.out.name}, {decimals} decimals", final, f"{config.out.stat().st_size:,} bytes")
+    final = [s.perplexity for s in write(model, config, held_out)]
+    row(config.out.name, final, f"{config.out.stat().st_size:,} bytes")
     print(f"\nUnknown words held out: {unknown}.")
     tell(f"wrote {config.out}")
 
@@ -257,7 +263,9 @@ def cli(
     max_ngrams: Annotated[
         int, typer.Option(help="prune to so many n-grams in all; 0 keeps all")
     ] = Config.max_ngrams,
-    decimals: Annotated[int, typer.Option(min=1, max=8, help="of the log10 probabilities")] = Config.decimals,
+    decimals: Annotated[
+        int, typer.Option(min=1, max=8, help="of the log10 probabilities of an ARPA file")
+    ] = Config.decimals,
     held_out_every: Annotated[
         int, typer.Option(min=2, help="hold out one sentence in")
     ] = Config.held_out_every,

@@ -1,8 +1,8 @@
 """N-gram models in half the bytes of a compressed ARPA file: number by number instead of word by word.
 
 The n-grams of an order are sorted, as `NgramModel` numbers them: how many words follow each context, which
-ones (the distance from one to the next), and scores in hundredths of log10. Each kind of number stands
-together, its lowest bytes first, then the next ones, and xz does the rest.
+ones (the distance from one to the next), and scores in hundredths of log10, or steps of several. Each kind of
+number stands together, its lowest bytes first, then the next ones, and xz does the rest.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from asr.decoder.arpa import Section
 MAGIC = b"phonebook n-grams 1\n"
 SUFFIX = ".ngrams.xz"
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}]
-_LIMIT = 32_767  # of hundredths: far below the -99 of what never happens
+_LIMIT = 32_767  # of steps: far below the -99 of what never happens
 
 
-def pack(words: Sequence[str], sections: Sequence[Section]) -> bytes:
-    """What `read_arpa` gives, scores rounded to hundredths -> the content of a file. Raises ValueError for an
-    n-gram whose beginning is no n-gram itself."""
+def pack(words: Sequence[str], sections: Sequence[Section], step: int = 1) -> bytes:
+    """What `read_arpa` gives, scores rounded to multiples of `step` hundredths -> the content of a file.
+    Raises ValueError for an n-gram whose beginning is no n-gram itself."""
     parts = []
     keys: list[np.ndarray] = []  # by order: context row << 32 | last word, sorted
     for order, section in enumerate(sections, 1):
@@ -42,11 +42,11 @@ def pack(words: Sequence[str], sections: Sequence[Section]) -> bytes:
             counts = np.bincount(keys[-1] >> 32, minlength=len(keys[-2]))
             parts += [_planes(counts, np.int32), _planes(_steps(keys[-1] & 0xFFFFFFFF, counts), np.int32)]
         for scores in (section.prob, section.backoff):
-            hundredths = np.rint(scores[place] * 100).clip(-_LIMIT, _LIMIT)
-            parts.append(_planes(hundredths, np.int16))
+            steps = np.rint(scores[place] * (100 / step)).clip(-_LIMIT, _LIMIT)
+            parts.append(_planes(steps, np.int16))
     listed = "\n".join(words).encode()
-    header = json.dumps({"sizes": [len(of.grams) for of in sections], "words": len(listed)}).encode() + b"\n"
-    content = b"".join([MAGIC, header, listed, *parts])
+    header = {"sizes": [len(of.grams) for of in sections], "words": len(listed), "step": step}
+    content = b"".join([MAGIC, json.dumps(header).encode() + b"\n", listed, *parts])
     return lzma.compress(content, filters=_FILTERS)
 
 
@@ -63,6 +63,7 @@ def _unpack(content: bytes) -> tuple[list[str], list[Section]]:
     header = json.loads(content[len(MAGIC) : at])
     words = content[at : at + header["words"]].decode().split("\n")
     at += header["words"]
+    per_unit = 100 / header.get("step", 1)
 
     def column(count: int, kind: type[np.integer]) -> np.ndarray:
         nonlocal at
@@ -81,7 +82,7 @@ def _unpack(content: bytes) -> tuple[list[str], list[Section]]:
             grams = np.column_stack([grams[contexts], lasts.astype(np.int32)])
         if len(grams) != size:
             raise ValueError(f"{len(grams)} {order}-grams, not {size}")
-        prob, backoff = (column(size, np.int16) / 100.0 for _ in range(2))
+        prob, backoff = (column(size, np.int16) / per_unit for _ in range(2))
         sections.append(Section(grams, prob, backoff))
     if at != len(content):
         raise ValueError("of another length")
