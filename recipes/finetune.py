@@ -320,8 +320,12 @@ def cli(
         )  # fmt: skip
         if waveforms and consistency:
             raise ValueError("--waveforms makes no copies for --consistency: take one or the other")
-        if not waveforms and (noises is not None or first_times > 1 or snippets):
-            raise ValueError("--noises, --first-times and --snippets are for --waveforms")
+        quietest = WaveformAugmentConfig.snr_db[1]
+        if not lowest_snr <= quietest:
+            raise ValueError(f"--lowest-snr must be at most {quietest:g} dB, not {lowest_snr:g}")
+        louder = lowest_snr != WaveformAugmentConfig.snr_db[0]
+        if not waveforms and (noises is not None or louder or first_times > 1 or snippets):
+            raise ValueError("--noises, --lowest-snr, --first-times and --snippets are for --waveforms")
         if noises is not None and not noise:
             raise ValueError("--noises needs --noise, the share of utterances that get one: 0.4")
         main(

@@ -147,7 +147,7 @@ def make_fold(
 def key_of(held_out: Sequence[str], texts: Sequence[str]) -> str:
     """Of the language model of these texts without these words of the base lexicon."""
     known = hashlib.sha256(paths.base_lexicon().read_bytes()).hexdigest()
-    sizes = f"{train_lm.EMBEDDED_UNSEEN_SHARE} {train_lm.EMBEDDED_NGRAMS}"
+    sizes = f"{train_lm.EMBEDDED_UNSEEN_SHARE} {train_lm.EMBEDDED_MIN_COUNT} {train_lm.EMBEDDED_NGRAMS}"
     return "\n".join([*held_out, *texts, f"{sizes} {known}"])
 
 
@@ -160,6 +160,7 @@ def language_model(data: Path, without: Path, out: Path) -> train_lm.Config:
         lexicon=paths.base_lexicon(),
         without=without,
         unseen_share=train_lm.EMBEDDED_UNSEEN_SHARE,
+        min_count=train_lm.EMBEDDED_MIN_COUNT,
         max_ngrams=train_lm.EMBEDDED_NGRAMS,
     )
 

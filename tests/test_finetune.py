@@ -293,10 +293,13 @@ def test_options_become_the_configuration(
     places = {"prepared": (tmp_path,), "out": tmp_path / "run"}
     finetune.cli(**places)
     assert seen.pop() == finetune.Config(**places)
-    finetune.cli(**places, waveforms=True, noises=tmp_path, noise=0.3, rooms=0.2, warp=0.4, first_times=3)
+    finetune.cli(
+        **places, waveforms=True, noises=tmp_path, noise=0.3, lowest_snr=-5.0, rooms=0.2, warp=0.4,
+        first_times=3,
+    )  # fmt: skip
     assert seen.pop().waveforms == WaveformBatchConfig(
         seconds=BatchConfig.seconds, noises=tmp_path, first_times=3,
-        augment=WaveformAugmentConfig(room=0.2, noise=0.3, warp=0.4, narrow=0.0),
+        augment=WaveformAugmentConfig(room=0.2, noise=0.3, warp=0.4, narrow=0.0, snr_db=(-5.0, 30.0)),
     )  # fmt: skip
     finetune.cli(
         **places, loss=Loss.CTC_CRF, consistency=0.2, intermediate=0.3, time_mask_scale=2.5, accumulate=3
@@ -324,6 +327,8 @@ def test_options_become_the_configuration(
         ({"intermediate": 1.0}, "a share of the loss, from 0 to below 1"),
         ({"first_times": 2}, "--snippets are for --waveforms"),
         ({"snippets": 0.1}, "--snippets are for --waveforms"),
+        ({"lowest_snr": 0.0}, "--snippets are for --waveforms"),
+        ({"waveforms": True, "lowest_snr": 31.0}, "--lowest-snr must be at most 30 dB, not 31"),
         ({"waveforms": True, "noises": tmp_path}, "--noises needs --noise"),
     ):
         with pytest.raises(SystemExit):
