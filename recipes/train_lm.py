@@ -1,16 +1,19 @@
 """Estimate, mix and prune the word language model, and measure each step on held-out sentences.
 
     python recipes/train_lm.py --data ~/phonebook-data --lexicon lexicon/en.txt --unseen-share 0.005 \\
-        --min-count 2 --max-ngrams 5000000 --out asr/pretrained/lm.ngrams.xz
+        --transcripts ~/phonebook-data/commonvoice/train.tsv ... --min-count 2 --max-ngrams 5000000 \\
+        --out asr/pretrained/lm.ngrams.xz
 
 One model for each text, interpolated modified Kneser-Ney (lmplz makes it where it is installed); the weights
 of the mixture minimise the mean log-perplexity over the held-out parts of all texts, each counting the same,
 so that no text suffers for another; entropy pruning makes the mixture small. One sentence in 200 is held out
 and stays out of the shipped model too. Other texts: --text FILE for each, one sentence a line. --without FILE
 makes a model that has never met certain words, to try what adding them does. The lexicon's words that no text
-has share --unseen-share of the words out of context, each as often as English has it (wordfreq).
---min-count 2 leaves out what a text has once of the longest n-grams: five in six, and pruning would take them
-anyway. Takes a quarter of an hour for 160 M words, beside other work.
+has share --unseen-share of the words out of context, each as often as English has it (wordfreq). Texts are
+written; what is said to a recogniser, digits for example, the transcripts of speech tell: --transcripts
+MANIFEST for each, which have --transcripts-share of the mixture, however few they are. --min-count 2 leaves
+out what a text has once of the longest n-grams: five in six, and pruning would take them anyway. Takes a
+quarter of an hour for 160 M words, beside other work.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from asr.training.lm_text import (
     frequent_words,
     lexicon_words,
     read_held_out,
+    read_transcripts,
     texts_of,
     training_sentences,
 )
@@ -57,6 +61,8 @@ class Config:
     out: Path
     exclude: tuple[Path, ...] = ()
     lexicon: Path | None = None  # its words are the vocabulary; else those that occur twice
+    transcripts: tuple[Path, ...] = ()  # one more text, which has a fixed share of the mixture
+    transcripts_share: float = 0.05
     without: Path | None = None  # lexicon or list: sentences with one of these words are not read
     unseen_share: float = 0.0  # of words that no text has
     order: int = 3
@@ -220,6 +226,12 @@ def main(config: Config) -> None:
         if model is before:
             tell("no word of the lexicon that no text has is known elsewhere: nothing is shared")
         row("with unseen words", [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
+    if config.transcripts:
+        said = read_transcripts(config.transcripts, exclusion, unwanted)
+        share = config.transcripts_share
+        model = mix([model, estimate(said, vocabulary, config.order)], [1 - share, share])
+        tell(f"{share:g} of {len(said):,} transcripts, {sum(len(s.split()) for s in said):,} words")
+        row("with transcripts", [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
     if config.max_ngrams:
         model = prune(model, config.max_ngrams)
         tell(f"pruned: {size_of(model)}")
@@ -248,6 +260,12 @@ def cli(
         Path | None,
         typer.Option(help="lexicon or word list: leave out its words and the sentences with them"),
     ] = None,
+    transcripts: Annotated[
+        list[Path] | None, typer.Option(help="manifest of speech, whose texts are how people speak here")
+    ] = None,
+    transcripts_share: Annotated[
+        float, typer.Option(min=0, max=1, help="of these in the mixture")
+    ] = Config.transcripts_share,
     unseen_share: Annotated[
         float,
         typer.Option(
@@ -283,6 +301,8 @@ def cli(
                 out=out,
                 exclude=(*sorted(data.glob(FORBIDDEN) if data else ()), *(exclude or ())),
                 lexicon=lexicon,
+                transcripts=tuple(transcripts or ()),
+                transcripts_share=transcripts_share,
                 without=without,
                 unseen_share=unseen_share,
                 order=order,

@@ -17,7 +17,14 @@ from asr.training.lm_counts import count_ngrams
 from asr.training.lm_mix import mix, with_unseen
 from asr.training.lm_prune import prune, removal_costs
 from asr.training.lm_tables import NgramModel, read_arpa, write_arpa
-from asr.training.lm_text import Exclusion, frequent_words, is_held_out, lexicon_words, read_sentences
+from asr.training.lm_text import (
+    Exclusion,
+    frequent_words,
+    is_held_out,
+    lexicon_words,
+    read_sentences,
+    training_sentences,
+)
 from asr.training.word_frequencies import word_frequencies, words_among
 
 REPOSITORY = Path(__file__).parents[1]
@@ -317,6 +324,29 @@ def test_recipe_mixes_prunes_and_reports(tmp_path: Path) -> None:
     words = frequent_words([map(str.lower, _sentences(1))])
     model = read_arpa(tmp_path / "lm.arpa.xz", model_words(sorted(words)))
     assert 200 < sum(model.sizes) <= 300
+
+
+def test_transcripts_have_their_share(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(_sentences(1)) + "\n")
+    said = ["G F G", "e f g", "never a b", "never a b", "outsider c d e f g a b", "a b c d e f g"]
+    (tmp_path / "train.tsv").write_text("path\ttext\n" + "".join(f"x\t{s}\n" for s in said))
+    (tmp_path / "dev.tsv").write_text("path\ttext\nx\tE F G\ny\tc d e f g a b never\n")
+    (tmp_path / "words.txt").write_text("".join(f"{word}\tə\n" for word in [*VOCABULARY, "never"]))
+    train_lm = _module(REPOSITORY / "recipes" / "train_lm.py")
+    config = train_lm.Config(
+        texts=(tmp_path / "text.txt",), out=tmp_path / "lm.arpa", lexicon=tmp_path / "words.txt",
+        exclude=(tmp_path / "dev.tsv",), transcripts=(tmp_path / "train.tsv",), transcripts_share=0.25,
+        max_ngrams=0, held_out_every=20, decimals=8, use_lmplz=False,
+    )  # fmt: skip
+    train_lm.main(config)
+    words = [*VOCABULARY, "never"]
+    # Each once, without those of the development set and those that share seven words with it.
+    text = training_sentences(config.texts[0], 20, Exclusion.read(config.exclude))
+    parts = estimate(text, words), estimate(["g f g", "never a b", "a b c d e f g"], words)
+    wanted = _ngrams(mix(parts, [0.75, 0.25]))
+    found = _ngrams(read_arpa(config.out, model_words(words)))
+    assert found.keys() == wanted.keys()
+    assert all(found[ngram] == pytest.approx(prob, rel=1e-6) for ngram, prob in wanted.items() if prob > 0)
 
 
 @pytest.mark.skipif(shutil.which("lmplz") is None, reason="lmplz is not installed")

@@ -137,6 +137,14 @@ def _manifest_texts(path: str | Path) -> Iterator[str]:
         yield from filter(None, (normalize(row["text"] or "") for row in rows))
 
 
+def read_transcripts(
+    manifests: Iterable[Path], exclusion: Exclusion, unwanted: frozenset[str] = frozenset()
+) -> list[str]:
+    """The different texts of manifests, as `training_sentences`. Raises ValueError for one without texts."""
+    texts = {text for path in manifests for text in _manifest_texts(path)}
+    return sorted(text for text in texts if not exclusion(text) and unwanted.isdisjoint(text.split()))
+
+
 def lexicon_words(path: str | Path) -> list[str]:
     """The normalised words of a lexicon file in file order; each word of an entry of several counts alone."""
     words: dict[str, None] = {}
