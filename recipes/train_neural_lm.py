@@ -9,7 +9,7 @@ A small transformer over pieces of words, on the texts of train_lm.py: the same 
 those of development sets are left out. Muon (Jordan et al. 2024) on the matrices, AdamW on the rest, linear
 decay, an exponential average of the weights. Other texts: --text FILE for each, one sentence a line. An
 interrupted run goes on when the same command is given again; --init begins with the weights, sizes and pieces
-of a model of other texts. `--out` holds `last.pt` (everything needed to go
+of a model of other texts. --transcripts as for train_lm.py. `--out` holds `last.pt` (everything needed to go
 on) and `average/`, the model. Sentences of more than 160 pieces are left out.
 """
 
@@ -35,6 +35,7 @@ from asr.training.lm_text import (
     Exclusion,
     count_words,
     read_held_out,
+    read_transcripts,
     texts_of,
     thinned,
     training_sentences,
@@ -55,6 +56,8 @@ class Config:
     init: Path | None = None  # a model to start from, else random numbers
     network: NeuralLMConfig = field(default_factory=NeuralLMConfig)
     most_words: int | None = None  # of a text
+    transcripts: tuple[Path, ...] = ()  # of speech, repeated until they have their share of the words
+    transcripts_share: float = 0.05
     epochs: float = 1.1
     batch_pieces: int = 8192
     muon_rate: float = 0.02
@@ -86,6 +89,12 @@ def main(config: Config) -> None:
         raise ValueError(f"{config.texts[0]}: no sentences in it")
     network, tokenizer = start(config, sentences)
     corpus = encode(sentences(), tokenizer)
+    if config.transcripts:
+        said = encode(read_transcripts(config.transcripts, exclusion), tokenizer)
+        if not said.num_words:
+            raise ValueError(f"{config.transcripts[0]}: no text that may be learnt")
+        share = config.transcripts_share
+        corpus = corpus.followed_by(said, round(corpus.num_words * share / (1 - share) / said.num_words))
     held_out = {
         text.name.split(".")[0]: encode(thinned(read_held_out(text, config.held_out_every), share), tokenizer)
         for text, share in zip(config.texts, shares, strict=True)
@@ -249,6 +258,12 @@ def cli(
     most_words: Annotated[
         int | None, typer.Option(min=1, help="of each text; of a longer one, sentences from all over it")
     ] = Config.most_words,
+    transcripts: Annotated[
+        list[Path] | None, typer.Option(help="manifest of speech, whose texts are how people speak here")
+    ] = None,
+    transcripts_share: Annotated[
+        float, typer.Option(min=0, max=0.9, help="of the words; these are repeated as often as it takes")
+    ] = Config.transcripts_share,
     epochs: Annotated[float, typer.Option(help="how often every sentence is seen")] = Config.epochs,
     batch_pieces: Annotated[int, typer.Option(help="pieces of a batch")] = Config.batch_pieces,
     muon_rate: Annotated[float, typer.Option(help="learning rate of matrices")] = Config.muon_rate,
@@ -277,6 +292,8 @@ def cli(
                 init=init,
                 network=network,
                 most_words=most_words,
+                transcripts=tuple(transcripts or ()),
+                transcripts_share=transcripts_share,
                 epochs=epochs,
                 batch_pieces=batch_pieces,
                 muon_rate=muon_rate,

@@ -118,6 +118,15 @@ def test_the_loss_and_its_gradients_are_those_of_cross_entropy(tokenizer: Tokeni
         assert torch.allclose(ours_p, p.grad, atol=1e-4)
 
 
+def test_a_corpus_follows_another(tokenizer: Tokenizer) -> None:
+    first, second = encode(["a b", "c"], tokenizer), encode(["b b a"], tokenizer)
+    together = first.followed_by(second, 2)
+    alone = encode(["a b", "c", "b b a", "b b a"], tokenizer)
+    assert together.num_words == alone.num_words == 9
+    assert np.array_equal(together.pieces, alone.pieces) and together.pieces.dtype == alone.pieces.dtype
+    assert np.array_equal(together.offsets, alone.offsets)
+
+
 def test_an_epoch_has_every_sentence_once(tokenizer: Tokenizer) -> None:
     sentences = [" ".join(["cat"] * n) for n in range(1, 30)]
     corpus = encode(sentences, tokenizer)
@@ -205,6 +214,16 @@ def test_of_a_long_text_it_takes_sentences_from_all_over_it(
     train_neural_lm.main(config)
     # 10,000 words, and a fifth of 100,000.
     assert "0.03 M words" in capsys.readouterr().err
+    # And transcripts until they are a fifth of the words: 2,500 times the three that may be learnt.
+    manifest, forbidden = tmp_path / "train.tsv", tmp_path / "dev.tsv"
+    manifest.write_text("path\ttext\nx\ta B c\ny\tA B C\nz\tc b\n", encoding="utf-8")
+    forbidden.write_text("path\ttext\nx\tC B\n", encoding="utf-8")
+    config = replace(config, transcripts=(manifest,), transcripts_share=0.2, exclude=(forbidden,))
+    train_neural_lm.main(replace(config, out=tmp_path / "more"))
+    assert "0.04 M words" in capsys.readouterr().err
+    manifest.write_text("path\ttext\nz\tc b\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no text that may be learnt"):
+        train_neural_lm.main(replace(config, out=tmp_path / "none"))
     assert list(thinned("abcdefghij", 0.25)) == ["d", "h"] and list(thinned("abc", 1)) == ["a", "b", "c"]
 
 

@@ -31,6 +31,15 @@ class Corpus:
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
+    def followed_by(self, other: Corpus, times: int) -> Corpus:
+        """And so many times the other's sentences."""
+        lengths = np.concatenate([self.lengths, np.tile(other.lengths, times)])
+        return Corpus(
+            np.concatenate([self.pieces, np.tile(other.pieces, times)]),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            self.num_words + times * other.num_words,
+        )
+
     def batch(self, sentences: np.ndarray) -> tuple[Tensor, Tensor]:
         """Inputs and targets int64 (sentences, longest + 1): each piece is to be told from those before it,
         the end from all; targets beyond it are IGNORED."""
