@@ -77,7 +77,7 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
     another. Its posteriors are less sharp than the defaults expect: a phone that is missing there is more
     often another word, and few new words are worth more false alarms."""
     tuned = DecoderOptions(
-        lm_weight=1.05,
+        lm_weight=1.1,
         word_score=-1.0,
         unknown_word_score=-10.0,
         rescoring_weight=0.75,
