@@ -112,15 +112,15 @@ def test_json_of_a_marked_word_tells_where_what_and_how_clearly():
 
 @pytest.mark.slow
 def test_names_of_several_recordings_become_suggestions(asr: Asr, tmp_path: Path):
-    clips = [ZERO_SHOT / f"{name}-{i}.opus" for name in ("gandrolex", "dravonik") for i in (1, 2)]
+    clips = [ZERO_SHOT / f"{name}-{i}.opus" for name in ("mavlotrin", "dravonik") for i in (1, 2)]
     result = asr("suggest", *clips, "--least", 2, "--add")
     assert result.exit_code == 0, result.output
     *rows, last = result.stdout.splitlines()
     found = [row.split("\t") for row in rows]
     assert [row[0] for row in found] == ["2", "2"] and last.startswith("2 new ones written")
     spelt = {spelling for row in found for spelling in row[1].split(", ")}
-    assert any(s.startswith("gan") for s in spelt) and any(s.startswith("dra") for s in spelt)
-    assert all(f"{name}-{i}.opus" in result.stdout for name in ("gandrolex", "dravonik") for i in (1, 2))
+    assert any(s.startswith("mav") for s in spelt) and any(s.startswith("dra") for s in spelt)
+    assert all(f"{name}-{i}.opus" in result.stdout for name in ("mavlotrin", "dravonik") for i in (1, 2))
     lines = (tmp_path / "user.txt").read_text(encoding="utf-8").splitlines()
     again = asr("suggest", *clips, "--least", 2, "--add")
     assert again.stdout.splitlines() == rows and "nothing new" in again.stderr
