@@ -55,8 +55,8 @@ def is_english(words: list[str]) -> bool:
 
 
 def main(folders: Iterable[Path], without: Iterable[Path], out: Path) -> None:
-    """Raises ValueError where there are no books, or as `Exclusion.read`."""
-    transcripts = [path for given in without for path in _manifests(given)]
+    """Raises ValueError where there are no books, for a folder without manifests, or as `Exclusion.read`."""
+    transcripts = [path for given in without for path in _transcripts(given)]
     aloud = Exclusion.read(transcripts, shared_words=READ_ALOUD)
     paths = sorted(
         path for folder in folders for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()
@@ -90,10 +90,15 @@ def main(folders: Iterable[Path], without: Iterable[Path], out: Path) -> None:
     )
 
 
-def _manifests(given: Path) -> list[Path]:
+def _transcripts(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    return [*sorted(given.glob("*/train.tsv")), *sorted(given.glob(FORBIDDEN))]
+    found = [*sorted(given.glob("*/train.tsv")), *sorted(given.glob(FORBIDDEN))]
+    if not found:  # else nothing would be left out, and nobody would notice
+        raise ValueError(
+            f"{given}: no train.tsv and no dev.tsv in the folders there: name a data folder or a file"
+        )
+    return found
 
 
 def cli(

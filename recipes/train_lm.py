@@ -264,7 +264,7 @@ def cli(
         list[Path] | None, typer.Option(help="manifest of speech, whose texts are how people speak here")
     ] = None,
     transcripts_share: Annotated[
-        float, typer.Option(min=0, max=1, help="of these in the mixture")
+        float, typer.Option(min=0, max=0.9, help="of these in the mixture")
     ] = Config.transcripts_share,
     unseen_share: Annotated[
         float,

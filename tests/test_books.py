@@ -82,6 +82,15 @@ def test_a_book_that_is_read_aloud_is_left_out_whole(tmp_path: Path) -> None:
     assert len(written(tmp_path)) == 4
 
 
+def test_transcripts_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "gate.txt").write_text(GUTENBERG)
+    (tmp_path / "empty").mkdir()
+    for wrong, message in (("empty", "no train.tsv and no dev.tsv"), ("none.txt", "none.txt")):
+        done = run(tmp_path, "--without", str(tmp_path / wrong))
+        assert done.returncode and message in done.stderr and "Traceback" not in done.stderr
+        assert not (tmp_path / "books.txt.xz").exists()
+
+
 def test_no_books(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode and "no sentences in 0 files" in done.stderr

@@ -86,7 +86,11 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     words, sections = parsed(path)
     content = lzma.decompress(pack(words, sections))
     path = tmp_path / f"broken{SUFFIX}"
-    for broken in (content[:-1], content + b"x", content[:300], MAGIC, MAGIC + b"{}\n", MAGIC + b"[1]\n"):
+    no_step = content.replace(b'"step": 1', b'"step": 0', 1)
+    assert no_step != content
+    for broken in (
+        content[:-1], content + b"x", content[:300], no_step, MAGIC, MAGIC + b"{}\n", MAGIC + b"[1]\n",
+    ):  # fmt: skip
         path.write_bytes(lzma.compress(broken))
         with pytest.raises(ValueError, match=r"broken\.ngrams\.xz: a damaged language model"):
             NgramModel.read(path)

@@ -54,7 +54,7 @@ def unpack(content: bytes, path: str) -> tuple[list[str], list[Section]]:
     """What `pack` was given, from what xz makes of its file. Raises ValueError for anything else."""
     try:
         return _unpack(content)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{path}: a damaged language model ({error})") from None
 
 
