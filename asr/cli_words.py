@@ -121,6 +121,8 @@ def show(
                 f"language model: known{named}, {shown.lm_score:.2f} without context, "
                 f"number {shown.lm_rank:,} of {shown.lm_size:,} words"
             )
+            if shown.lm_floor > shown.lm_score:
+                print(f"as a word of your own: at least {shown.lm_floor:.2f}")
         else:
             print(f"language model: unknown, {shown.lm_score:.2f} everywhere; --like WORD gives it a place")
 

@@ -82,8 +82,8 @@ def learn(
     acoustic = load_model(model, choose_device(device))
     if like is not None:
         like = words.check_like(like, lm)
-    known = _known(word, file, acoustic.phones)
-    guesses = guesses_of(word, [e.phones for e in known], languages, acoustic.phones)
+    base, own = _known(word, file, acoustic.phones)
+    guesses = guesses_of(word, [e.phones for e in (*base, *own)], languages, acoustic.phones)
     if in_sentence and not guesses:
         raise ValueError(f"{word!r} cannot be guessed, so not be found in a sentence: record it alone")
     heard = [listen(path, acoustic, tuple(guesses) if in_sentence else ()) for path in recordings]
@@ -95,7 +95,7 @@ def learn(
     chosen = candidates[choose - 1]
     notes = []
     added: list[Entry] = []
-    there = next((e for e in known if e.phones == chosen.sounds and e.word == word), None)
+    there = next((e for e in own if e.phones == chosen.sounds and e.word == word), None)
     if there is not None and like is None and boost is None:
         notes.append(f"{there.where}: {word!r} has these sounds already; nothing to add")
     elif not dry_run:
@@ -168,9 +168,9 @@ def best_span(log_probs: np.ndarray, pronunciations: Sequence[tuple[int, ...]]) 
     return max(0, best.frames[0] - 1), min(end, best.end + 4)
 
 
-def _known(word: str, file: str | Path | None, phones: PhoneSet) -> list[Entry]:
-    """Entries of the base lexicon and of the file that is to be written, as far as they have sounds."""
+def _known(word: str, file: str | Path | None, phones: PhoneSet) -> tuple[list[Entry], list[Entry]]:
+    """Entries of the base lexicon, and of the file that is to be written, as far as they have sounds."""
     path = paths.user_lexicon() if file is None else Path(file)
     own = words.entries(path, phones) if path.is_file() else []
     base = find_base({word, word.lower()}, phones=phones)
-    return [entry for entry in (*base, *own) if entry.word in (word, word.lower()) and entry.phones]
+    return base, [entry for entry in own if entry.word in (word, word.lower()) and entry.phones]

@@ -80,9 +80,10 @@ def check(
     if entries:
         model = NgramModel.read(lm or paths.language_model())
         known = frozenset(model.words)
-        findings += _in_base(entries, phones)
+        options = options or for_embedded_model()
+        findings += _in_base(entries, model, phones, options)
         findings += [f for entry in entries for f in _of_one(entry, known)]
-        findings += _against_frequent(entries, model, frequent, phones, options or for_embedded_model())
+        findings += _against_frequent(entries, model, frequent, phones, options)
     return _in_order(findings, files)
 
 
@@ -157,12 +158,21 @@ def _among_themselves(entries: Sequence[Entry]) -> Iterator[Finding]:
             )
 
 
-def _in_base(entries: Sequence[Entry], phones: PhoneSet) -> Iterator[Finding]:
+def _in_base(
+    entries: Sequence[Entry], lm: NgramModel, phones: PhoneSet, options: DecoderOptions
+) -> Iterator[Finding]:
+    """Lines that say what the base says, of words that are expected anyway."""
+    from asr.decoder.vocabulary import WordScorer
+
+    scorer = WordScorer(lm, options)
     bare = [e for e in entries if not e.like and not e.boost and e.weight == 1.0]
     base = {(e.word, e.phones): e for e in find_base({e.word for e in bare}, phones=phones)}
+    added = {e.word: scorer(e, added=True) for e in entries}
+    floor = scorer.unknown_score + scorer.share_of(sum(w.unknown or w.has_floor for w in added.values()))
     for entry in bare:
-        there = base.get((entry.word, entry.phones))
-        if there is not None:
+        there, placed = base.get((entry.word, entry.phones)), scorer(entry, added=True)
+        expected = options.lm_weight * float(lm.log_prob[placed.lm_id])
+        if there is not None and not (placed.has_floor and floor > expected):
             yield _finding(
                 entry, f"is at {there.where} with these sounds: the line changes nothing, remove it"
             )
@@ -219,9 +229,13 @@ def _against_frequent(
     among, costs = Sorted.of(vocabulary.tokens, vocabulary.offsets), confusion_costs(phones)
     scorer, contexts, least = WordScorer(lm, options), Contexts(lm, options.lm_weight), float(scores.min())
     for entry in entries:
-        placed = scorer(entry)
-        score = placed.score + (0.0 if placed.unknown else float(unigrams[placed.lm_id]))
+        placed = scorer(entry, added=True)
+        expected = 0.0 if placed.unknown else float(unigrams[placed.lm_id])
         mine = Rival(lm_id=placed.lm_id, score=placed.score)
+        if placed.has_floor and scorer.unknown_score > expected:
+            expected = scorer.unknown_score
+            mine = Rival(lm_id=0, score=placed.score + expected)
+        score = placed.score + expected
         bound = min(max(NEAR, score - least - LOST), FAR)
         numbers, distances = find_neighbours(np.array(phones.encode(entry.phones)), among, costs, bound)
         near: dict[str, Near] = {}

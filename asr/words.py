@@ -7,6 +7,7 @@ A lexicon file keeps its comments and the order of its lines; see asr.edit for w
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,8 @@ class Shown:
     """What is known of a word. `guessed` are those of `entries` whose sounds are guessed at each start.
 
     `lm_word` is what stands for it in the language model, empty where that does not know it; then `lm_score`
-    is the unknown word's. `lm_score`: natural log, without context; `lm_rank` counts from 1.
+    is the unknown word's. `lm_score`: natural log, without context; `lm_rank` counts from 1. `lm_floor`: what
+    the word scores at least as one of the user's own, -inf where it is none, or has a place by `like=`.
     """
 
     entries: tuple[Entry, ...]
@@ -48,6 +50,7 @@ class Shown:
     lm_score: float
     lm_rank: int
     lm_size: int
+    lm_floor: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +190,7 @@ def show(
     }
     name = next((entry.like for entry in reversed(found) if entry.like), word)
     known, score, rank, size = _lm_place(name, lm)
+    plainly = any(entry.word == word and not entry.like for entry in own)
     return Shown(
         entries=tuple(found),
         guessed=frozenset(entry for entry in found if (entry.where, entry.word) in plain),
@@ -195,6 +199,7 @@ def show(
         lm_score=score,
         lm_rank=rank,
         lm_size=size,
+        lm_floor=_unknown_word_score() if plainly else -math.inf,
     )
 
 
@@ -212,8 +217,9 @@ def import_file(
     """Add the words of a dictionary (see asr.dictionaries) to a lexicon file, in one edit.
 
     `like`, `boost` and `weight` hold for all words that bring none of their own: any of 5,000 names may stand
-    where one name stands. What is there already, or in the base lexicon with the same sounds and no
-    attributes, is left out. Raises ValueError and OSError.
+    where one name stands. What is there already is left out, and so is a word with its sounds, but without
+    attributes, that the base lexicon has too: a list tells which words are expected, a dictionary does not.
+    Raises ValueError and OSError.
     """
     phones, path = phones or embedded_phones(), _file(file)
     if like is not None:
@@ -230,13 +236,14 @@ def import_file(
         for entry in new
     ]
     added: list[Entry] = []
-    base = {(e.word, e.phones) for e in find_base({e.word for e in new if _is_bare(e)}, phones=phones)}
+    told = {e.word for e in dictionary.entries if e.phones and _is_bare(e)}
+    base = {(e.word, e.phones) for e in find_base(told, phones=phones)}
 
     def change(lines: list[str]) -> list[str]:
         there = {(entry.word, entry.phones) for entry in parsed(lines, phones, path)}
         for entry in new:
             key = (entry.word, entry.phones)
-            if key in there or (_is_bare(entry) and key in base):
+            if key in there or (key in base and _is_bare(entry)):
                 continue
             there.add(key)
             lines.append(format_entry(entry, phones))
@@ -287,7 +294,6 @@ def check_like(word: str, lm: str | Path | None = None) -> str:
 def _lm_place(word: str, lm: str | Path | None) -> tuple[str, float, int, int]:
     """A word's name in the language model ("" if it has none), its score alone, its rank, of how many."""
     from asr.decoder.ngram import NgramModel
-    from asr.decoder.options import for_embedded_model
 
     if lm is not None and not Path(lm).is_file():
         raise ValueError(f"{lm}: no such language model file")
@@ -297,7 +303,13 @@ def _lm_place(word: str, lm: str | Path | None) -> tuple[str, float, int, int]:
         if name in model.words[1:]:
             score = float(unigrams[model.words.index(name)])
             return name, score, int((unigrams > score).sum()) + 1, len(model.words)
-    return "", for_embedded_model().unknown_word_score, 0, len(model.words)
+    return "", _unknown_word_score(), 0, len(model.words)
+
+
+def _unknown_word_score() -> float:
+    from asr.decoder.options import for_embedded_model
+
+    return for_embedded_model().unknown_word_score
 
 
 def _file(file: str | Path | None, must_exist: bool = False) -> Path:
@@ -337,12 +349,13 @@ def _asked_sounds(
 
 def _own_sounds(word: str, there: Sequence[Entry], attributes: bool, phones: PhoneSet) -> dict[Sounds, str]:
     """Where no sounds are asked for: those that the word has, or a guess. Raises ValueError."""
-    known = [e for e in there if e.word == word] or find_base({word}, phones=phones)
-    if known and not attributes:
-        said = f"as {' '.join(known[0].phones)}" if known[0].phones else "guessed from the spelling"
+    own = [e for e in there if e.word == word]
+    if own and not attributes:
+        said = f"as {' '.join(own[0].phones)}" if own[0].phones else "guessed from the spelling"
         raise ValueError(
-            f"{known[0].where}: {word!r} is there already, {said}; give other sounds, or --like or --boost"
+            f"{own[0].where}: {word!r} is there already, {said}; give other sounds, or --like or --boost"
         )
+    known = own or find_base({word}, phones=phones)
     if known:
         return {entry.phones: "" for entry in known}
     [guesses] = guess_sounds([word], phones)

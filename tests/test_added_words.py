@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +332,56 @@ def test_with_a_phone_missing_added_equals_compiled(tmp_path: Path) -> None:
     for entry in entries:
         decoder.take_back(entry)
     assert found(decoder, rows) == exactly(before)
+
+
+def test_a_rare_word_that_is_added_stands_at_least_where_new_words_stand(tmp_path: Path) -> None:
+    """Two words that sound alike, of which the language model knows the second, but prefers the first."""
+    arpa = "\\data\\\nngram 1=4\nngram 2=1\n\n\\1-grams:\n-1\t<s>\t0\n-1\t</s>\n-1\tpot\t0\n-4\ttea\t0\n\n"
+    (tmp_path / "lm.arpa").write_text(arpa + "\\2-grams:\n-0.2\ttea pot\n\n\\end\\\n", encoding="utf-8")
+    lm, ln10 = NgramModel.read(tmp_path / "lm.arpa"), np.log(10)
+    tea, pot = Entry(word="tea", phones=LONG), Entry(word="pot", phones=LONG)
+
+    def decoder(at_least_unknown: bool = True, score: float = -2.0, nbest: int = 1) -> Decoder:
+        options = DecoderOptions(
+            unknown_word_score=score, unknown_words=2, word_score=0.5, lm_weight=0.7, nbest=nbest,
+            missing_phone_score=-1.0, added_at_least_unknown=at_least_unknown,
+        )  # fmt: skip
+        return Decoder(Lexicon((tea, pot)), lm, PHONES, options)
+
+    said = spoken(*LONG)[None]
+    for nbest in (1, 5):
+        there = decoder(nbest=nbest)
+        before = there.decode(said)[0]
+        assert before[0].words == ("pot",)
+        there.add_entry(tea)
+        hypothesis = there.decode(said)[0][0]
+        assert hypothesis.words == ("tea",)
+        # Alone it has the share of two.
+        assert hypothesis.lm_score == pytest.approx(-2.0 + np.log(2) - ln10, abs=1e-3)
+        assert hypothesis.score - hypothesis.acoustic_score == pytest.approx(
+            0.7 * hypothesis.lm_score + 0.5, abs=1e-3
+        )
+        if nbest > 1:  # else the search alone chooses, which knows of no word what follows an unknown one
+            both = there.decode(np.concatenate([said[0], said[0]])[None])[0][0]
+            assert both.words == ("tea", "pot")
+            assert both.lm_score == pytest.approx(-2.0 + np.log(2) - 0.2 * ln10 - ln10, abs=1e-3)
+        lacking = there.decode(spoken(*without(3))[None])[0][0]
+        assert lacking.words == ("tea",) and len(lacking.token_ids) == len(LONG) - 1
+        assert lacking.score - lacking.acoustic_score == pytest.approx(
+            hypothesis.score - hypothesis.acoustic_score - 1.0, abs=1e-3
+        )
+        there.take_back(tea)
+        after = there.decode(said)[0]
+        assert [(h.words, h.score) for h in after] == [(h.words, h.score) for h in before]
+    for same in (decoder(at_least_unknown=False), decoder(score=-20.0), decoder()):
+        same.add_entry(replace(tea, like="tea") if same.options.unknown_word_score == -2.0 else tea)
+        assert same.decode(said)[0][0].words == ("pot",)
+    both = decoder()
+    both.add_entry(tea)
+    both.add("unheard of", [("k", "k")])  # now each new word has one of two shares
+    assert both.decode(said)[0][0].lm_score == pytest.approx(-2.0 - ln10, abs=1e-3)
+    heard = both.decode(said, extra=[replace(tea, boost=1.0)])[0][0]
+    assert heard.score - heard.acoustic_score == pytest.approx(0.7 * heard.lm_score + 1.5, abs=1e-3)
 
 
 def test_few_new_words_share_what_many_would_have(tmp_path: Path) -> None:

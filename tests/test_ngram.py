@@ -98,6 +98,21 @@ def test_scores_by_ids_are_those_by_words(tmp_path: Path) -> None:
     assert after == pytest.approx([model.score(["a"], bos=b, eos=False)[0] for b in (False, True)], abs=1e-5)
 
 
+def test_backing_off_costs_what_an_unknown_word_costs_beside_its_own_score(tmp_path: Path) -> None:
+    path = write_arpa(tmp_path / "lm.arpa", 3, 5)
+    model, reference = NgramModel.read(path), kenlm.Model(str(path))
+    ids, rng = model.ids(), random.Random(1)
+    some = 0
+    for _ in range(50):
+        words = [rng.choice(WORDS) for _ in range(4)]
+        backoffs = model.scores_and_backoffs([ids[w] for w in words])[1]
+        for i, cost in enumerate(backoffs):
+            unknown = kenlm_scores(reference, [*words[:i], "unread"], True, False)[-1]
+            assert cost == pytest.approx(unknown - float(model.log_prob[0]), abs=1e-4)
+            some += cost < -0.1
+    assert some > 100
+
+
 def test_compressed_files_are_the_same_model(tmp_path: Path) -> None:
     plain = write_arpa(tmp_path / "lm.arpa", 3, seed=1)
     (tmp_path / "lm.arpa.gz").write_bytes(gzip.compress(plain.read_bytes()))

@@ -92,6 +92,19 @@ def test_an_unknown_word_keeps_its_score(tmp_path: Path) -> None:
         assert rescored.lm_score == pytest.approx(plain.lm_score + word + end, abs=1e-4)
 
 
+@pytest.mark.parametrize(("liking", "score"), [(-100.0, -3.0), (-0.5, 0.5 * (-0.5 - 3.0))])
+def test_a_rare_word_that_is_added_is_no_worse_than_unknown(
+    tmp_path: Path, liking: float, score: float
+) -> None:
+    """In either model; where one likes it more that counts."""
+    options = {"unknown_word_score": -3.0, "unknown_words": 1, "added_at_least_unknown": True, "nbest": 2}
+    decoder = homophones(tmp_path, Opinion(a=-10.0, b=liking), **options)
+    decoder.add("b", [("p", "t")])
+    found = decoder.decode(spoken("p", "t")[None])[0]
+    assert [h.words for h in found] == [("b",), ("a",)]
+    assert found[0].lm_score == pytest.approx(score + 0.5 * (-2.0 - math.log(10)), abs=1e-4)
+
+
 def test_marked_words_are_read_as_nothing(tmp_path: Path) -> None:
     opinion = Opinion()
     decoder = homophones(tmp_path, opinion, unknown="mark", unknown_score=0.0)

@@ -131,7 +131,6 @@ def test_the_users_own_file_is_the_default(tmp_path: Path, monkeypatch: pytest.M
         (["saoirse"], "mine.txt:4: 'saoirse' is there already, as s ɜː ʃ ə; give other sounds"),
         (["xochitl"], "mine.txt:6: 'xochitl' is there already, guessed from the spelling; give other"),
         (["saoirse", "s ɜː ʃ ə"], "mine.txt:4: 'saoirse' is there already with these sounds; nothing to add"),
-        (["coffee"], f"{paths.base_lexicon()}:"),
         (
             ["bad", "b", "--like", "covfefe"],
             "like=covfefe: the language model does not know it; take a common",
@@ -302,6 +301,28 @@ def test_what_the_base_has_is_not_imported(tmp_path: Path):
     result = words.import_file(tmp_path / "cmu.dict", file=tmp_path / "mine.txt")
     assert [(e.word, " ".join(e.phones)) for e in result.added] == [("coffee", "k ɑː f i")]
     assert result.already == 1
+
+
+def test_a_list_tells_which_words_are_expected(tmp_path: Path):
+    """Also of those that the base has; a dictionary only tells how they are said."""
+    (tmp_path / "list.txt").write_text("coffee\njudge\n", encoding="utf-8")
+    result = words.import_file(tmp_path / "list.txt", file=tmp_path / "mine.txt")
+    assert {e.word for e in result.added} == {"coffee", "judge"} and result.already == 0
+
+
+def test_a_word_of_the_base_is_added_as_it_is_said_there(asr: Asr, tmp_path: Path):
+    before = asr("show", "latte").stdout.splitlines()
+    assert not any("your own" in line for line in before)
+    added = asr("add", "latte", "--lexicon", "mine.txt")
+    assert added.exit_code == 0
+    sounds = before[0].split("\t")[1]
+    assert (tmp_path / "mine.txt").read_text(encoding="utf-8").splitlines() == [f"latte\t{sounds}"]
+    after = asr("show", "latte", "--lexicon", "mine.txt").stdout.splitlines()
+    assert after[-2] == before[-1] and after[-1] == "as a word of your own: at least -9.50"
+    # What the model expects more than that stands as it stood, and so does what has its place by like=.
+    (tmp_path / "mine.txt").write_text("the\nlatte\tl ɑː t eɪ\tlike=coffee\n", encoding="utf-8")
+    for word in ("the", "latte"):
+        assert "your own" not in asr("show", word, "--lexicon", "mine.txt").stdout
 
 
 def test_import_and_export_on_the_command_line(asr: Asr, tmp_path: Path):

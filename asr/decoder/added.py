@@ -1,7 +1,8 @@
 """Words added while the decoder runs: small trees beside the compiled ones.
 
-Added words that stand in the same place of the language model (their own, that of `like=`, or that of unknown
-words) form a class and share a tree. Every history that names the place is linked to the class, so that an
+Added words that follow the same histories (those of their own place in the language model, or of that of
+`like=`) form a group and share a tree, to which these histories are linked. The empty history, to which all
+others back off, is linked to few trees: of words that are about as likely there, and of unknown words. So an
 added word is found exactly where it would have been found had it been compiled. Links only ever grow, a
 branch that loses its last word is cut from a copy of the tree, and a word end knows from which version to
 which it is valid: a decode that runs while words come and go keeps to the version that it began with, without
@@ -19,25 +20,31 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from asr.decoder.graph import Graph
+from asr.decoder.graph import USE, Graph
 
 NODE = np.dtype([("token", np.int32), ("child", np.int32), ("sibling", np.int32), ("end", np.int32)])
 WORD_END = np.dtype(
     [("pronunciation", np.int32), ("word", np.int32), ("score", np.float32), ("next", np.int32),
-     ("since", np.int32), ("until", np.int32), ("group", np.int32), ("full", np.int32)]
+     ("since", np.int32), ("until", np.int32), ("group", np.int32), ("to", np.int32)]
 )  # fmt: skip
 LINK = np.dtype([("group", np.int32), ("score", np.float32), ("to", np.int32), ("next", np.int32)])
-# `bonus` is the best score of the group's words; entering its tree scores `enter`.
+# `bonus` is the best score of the group's words; entering its tree scores `enter`. A word leads to its `to`,
+# or where that is -1 to that of the link by which its tree was entered.
 GROUP = np.dtype([("root", np.int32), ("bonus", np.float32), ("enter", np.float32), ("_", np.int32)])
-_UNKNOWN = -1  # the group of words that the language model does not know
+_UNKNOWN = 0  # the group of words that the language model does not know; that of a word has its id
+_LEVEL = 2.0  # words whose scores after the empty history are in one such range share a group
 _FOREVER = np.iinfo(np.int32).max
 # What is written in place; the rest of AddedWords is replaced when it changes. Entries are never changed.
-_GROWING = frozenset(("_nodes", "_ends", "_links", "_heads", "_group_of", "_scores", "_by_word", "_unknown"))
+_GROWING = frozenset(
+    ("_nodes", "_ends", "_links", "_heads", "_group_of", "_scores", "_by_word", "_unknown", "_floored")
+)
 
 
 @dataclass(frozen=True)
 class Added:
-    """A way to pronounce an added word; `lm_id` and `score` as in Vocabulary."""
+    """A way to pronounce an added word; `lm_id`, `score` and `unknown` as in Vocabulary. `floor`: what a word
+    that the language model knows scores there at least, weighted: it is found among the unknown words too,
+    and if it `is_only_there` nowhere else."""
 
     word: str
     word_id: int
@@ -45,11 +52,14 @@ class Added:
     lm_id: int
     score: float
     unknown: bool
+    floor: float = -np.inf
+    is_only_there: bool = False
 
 
 @dataclass(frozen=True)
 class AddedView:
-    """What a decode needs of a version. `share`: what each unknown word scores beside its own score."""
+    """What a decode needs of a version. `share`: what each unknown word scores beside its own score, and a
+    floor beside itself. `floored`: by word, the ends that have its floor in some version."""
 
     nodes: np.ndarray
     ends: np.ndarray
@@ -59,6 +69,12 @@ class AddedView:
     version: int
     bonus: float
     share: float
+    floored: dict[int, list[int]]
+
+    def has_floor(self, word_id: int) -> bool:
+        # Later versions may have ends that this one has no room for.
+        ends = [self.ends[e] for e in self.floored.get(word_id, ()) if e < len(self.ends)]
+        return any(end["since"] <= self.version < end["until"] for end in ends)
 
 
 class AddedWords:
@@ -66,7 +82,7 @@ class AddedWords:
 
     Words that the language model does not know stand for all that it does not know: the fewer they are, the
     likelier is each. `share_of` their number is what each scores beside its own score; `compiled` are
-    those that were compiled, which are counted too.
+    those that were compiled, which are counted too, as are words with a floor.
     """
 
     def __init__(
@@ -87,6 +103,8 @@ class AddedWords:
         # Per group its live scores, best first; those of removed words go when they come to the top.
         self._scores: list[list[tuple[float, int]]] = []
         self._by_word: dict[int, list[int]] = {}
+        self._full: list[int] = []  # the entry of which an entry is a form
+        self._floored: dict[int, list[int]] = {}
         self._lock = threading.Lock()
         self._seen = False  # whether somebody may look at the nodes as they are
         self.version = 0
@@ -97,24 +115,47 @@ class AddedWords:
             bonus = float((self._groups["enter"] + self._best_link).max(initial=-np.inf))
             return AddedView(
                 self._nodes, self._ends, self._links, self._heads, self._groups, self.version, bonus,
-                self._share,
+                self._share, self._floored,
             )  # fmt: skip
 
     def add(self, forms: Sequence[Added]) -> None:
-        """A pronunciation and then its shorter forms; one that is there already gets the new scores."""
+        """A pronunciation and then its other forms; one that is there already gets the new scores."""
         with self._lock:
             version = self.version + 1
             self._end([e for e in self._live(forms[0].word_id) if self._same(e, forms[0].tokens)])
-            full = len(self.entries)
+            full, groups = len(self.entries), set[int]()
             for added in forms:
-                self._grow(added, full, version)
-            self._count(forms[0].word_id, forms[0].unknown)
-            self._set_bonus(self._group(forms[0]))
+                self.entries.append(added)
+                self._full.append(full)
+                for group, score, to in self._places(added):
+                    self._grow(added, group, score, to, version)
+                    groups.add(group)
+            self._count(forms[0].word_id, any(a.unknown or a.floor > -np.inf for a in forms))
+            for group in groups:
+                self._set_bonus(group)
             self.version = version
 
-    def _grow(self, added: Added, full: int, version: int) -> None:
-        """A word end, valid from `version` on; `full` is the entry of which it is a form."""
-        group = self._group(added)
+    def _places(self, added: Added) -> list[tuple[int, float, int]]:
+        """The groups that it belongs to, what it scores there beside links, and where it leads (-1: where
+        they do)."""
+        graph = self._graph
+        unigram = graph.unigrams[added.lm_id]
+        to, expected = int(unigram["to"]), float(unigram["score"])
+        if added.unknown:
+            # What stands for the unknown word's score is in its own.
+            return [(self._group(_UNKNOWN), added.score, to)]
+        places = []
+        if added.floor > -np.inf:
+            places.append((self._group(_UNKNOWN), added.score + added.floor, to))
+        if added.is_only_there:
+            return places
+        places.append((self._group(-1 - max(0, int(-expected / _LEVEL))), added.score + expected, to))
+        if graph.first_use[added.lm_id] < graph.first_use[added.lm_id + 1]:
+            places.append((self._group(added.lm_id), added.score, -1))
+        return places
+
+    def _grow(self, added: Added, group: int, score: float, to: int, version: int) -> None:
+        """A word end of the last entry, valid from `version` on."""
         root = int(self._groups["root"][group])
         self._nodes = _room(self._nodes, self._num_nodes + len(added.tokens), -1)
         node, self._num_nodes = _insert(self._nodes, self._num_nodes, root, added.tokens)
@@ -123,14 +164,15 @@ class AddedWords:
             self._nodes = self._nodes.copy()
             self._ends = _room(self._ends, self._num_ends + 1, 0)
         self._ends[self._num_ends] = (
-            self._first_id + len(self.entries), added.word_id, added.score, self._nodes["end"][node], version,
-            _FOREVER, group, full,
+            self._first_id + len(self.entries) - 1, added.word_id, score, self._nodes["end"][node], version,
+            _FOREVER, group, to,
         )  # fmt: skip
         self._nodes["end"][node] = self._num_ends
         self._by_word[added.word_id].append(self._num_ends)
+        if group == self._group_of.get(_UNKNOWN) and not added.unknown:
+            self._floored.setdefault(added.word_id, []).append(self._num_ends)
         self._num_ends += 1
-        self.entries.append(added)
-        heapq.heappush(self._scores[group], (-added.score, self._num_ends - 1))
+        heapq.heappush(self._scores[group], (-score, self._num_ends - 1))
 
     def remove(self, word_id: int, tokens: np.ndarray | None = None) -> bool:
         """A word, or its pronunciation `tokens` alone; False where there was none."""
@@ -165,7 +207,7 @@ class AddedWords:
             self._nodes, self._seen = self._nodes.copy(), False
         for end in ends:
             root = self._groups["root"][self._ends["group"][end]]
-            _cut(self._nodes, self._ends, root, self.entries[end].tokens)
+            _cut(self._nodes, self._ends, root, self.entries[self._entry(end)].tokens)
         for group in {int(self._ends["group"][end]) for end in ends}:
             self._set_bonus(group)
 
@@ -193,15 +235,20 @@ class AddedWords:
                 self._set_bonus(self._group_of[_UNKNOWN])
 
     def _same(self, end: int, tokens: np.ndarray) -> bool:
-        there = self.entries[int(self._ends["full"][end])]
+        there = self.entries[self._full[self._entry(end)]]
         return np.array_equal(there.tokens, tokens)
 
-    def _group(self, added: Added) -> int:
-        key = _UNKNOWN if added.unknown else added.lm_id
-        found = self._group_of.get(key)
-        if found is not None:
-            return found
+    def _entry(self, end: int) -> int:
+        return int(self._ends["pronunciation"][end]) - self._first_id
+
+    def _group(self, key: int) -> int:
+        """Made with the first word of its kind."""
+        if key in self._group_of:
+            return self._group_of[key]
         graph = self._graph
+        uses = np.zeros(1, USE)  # the empty history, at no cost: the scores of words are in their own
+        if key > 0:
+            uses = graph.uses[graph.first_use[key] : graph.first_use[key + 1]]
         group = len(self._groups)
         self._nodes = _room(self._nodes, self._num_nodes + 1, -1)
         groups = np.zeros(group + 1, GROUP)
@@ -209,29 +256,17 @@ class AddedWords:
         groups[group] = (self._num_nodes, -np.inf, -np.inf, 0)
         self._num_nodes += 1
         self._groups = groups
-        if added.unknown:
-            # What stands for the unknown word's score is in the entry's own.
-            history = np.zeros(1, np.int32)
-            score, to = np.zeros(1, np.float32), graph.unigrams["to"][:1]
-        else:
-            uses = graph.uses[graph.first_use[added.lm_id] : graph.first_use[added.lm_id + 1]]
-            here = graph.unigrams[added.lm_id]
-            history = np.append(uses["history"], 0)
-            score, to = np.append(uses["score"], here["score"]), np.append(uses["to"], here["to"])
         if len(self._heads) < len(graph.backoffs):
             self._heads = np.full(len(graph.backoffs), -1, np.int32)
-        if self._num_links + len(history) > len(self._links):
+        if self._num_links + len(uses) > len(self._links):
             # A view of an earlier version must not meet links beyond its own array.
             self._heads = self._heads.copy()
-            self._links = _room(self._links, self._num_links + len(history), 0)
-        _connect(
-            self._heads, self._links, self._num_links, group, np.asarray(history, np.int32),
-            np.asarray(score, np.float32), np.asarray(to, np.int32),
-        )  # fmt: skip
-        self._num_links += len(history)
+            self._links = _room(self._links, self._num_links + len(uses), 0)
+        _connect(self._heads, self._links, self._num_links, group, uses)
+        self._num_links += len(uses)
         self._group_of[key] = group
         self._scores.append([])
-        self._best_link = np.append(self._best_link, np.float32(score.max()))
+        self._best_link = np.append(self._best_link, np.float32(uses["score"].max()))
         return group
 
 
@@ -294,9 +329,9 @@ def _cut(nodes, ends, root, tokens):
 
 
 @njit(cache=True)
-def _connect(heads, links, count, group, histories, scores, destinations):
-    for i in range(histories.shape[0]):
-        link = count + i
-        links[link].group, links[link].score = group, scores[i]
-        links[link].to, links[link].next = destinations[i], heads[histories[i]]
-        heads[histories[i]] = link
+def _connect(heads, links, count, group, uses):
+    for i in range(uses.shape[0]):
+        link, history = count + i, uses[i].history
+        links[link].group, links[link].score = group, uses[i].score
+        links[link].to, links[link].next = uses[i].to, heads[history]
+        heads[history] = link

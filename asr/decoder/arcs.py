@@ -303,15 +303,18 @@ def enter_others(graph, work, limits, step, source, count, best):
     if graph.num_groups:
         link = load_i32(graph.heads, source.code)
         while link >= 0:
-            group = load_i32(graph.links, 4 * link)
+            group, at = load_i32(graph.links, 4 * link), link
+            link = load_i32(graph.links, 4 * link + 3)
             # A group that was made after this decode began is none yet.
             if group < graph.num_groups:
-                entry = load_f32(graph.links, 4 * link + 1) + load_f32(graph.groups, 4 * group + 2)
+                entry = np.float32(load_f32(graph.links, 4 * at + 1) + load_f32(graph.groups, 4 * group + 2))
+                # No phone makes up for it.
+                if source.total + entry < best - np.float32(limits.beam):
+                    continue
                 count, best = follow_added(
-                    graph, work, limits, step, source, np.int64(load_i32(graph.groups, 4 * group)),
-                    np.float32(entry), load_i32(graph.links, 4 * link + 2), count, best,
+                    graph, work, limits, step, source, np.int64(load_i32(graph.groups, 4 * group)), entry,
+                    load_i32(graph.links, 4 * at + 2), count, best,
                 )  # fmt: skip
-            link = load_i32(graph.links, 4 * link + 3)
     if graph.loop and source.code == 0:
         count, best = follow_unknown(graph, work, limits, step, source, np.int64(0), count, best)
     return count, best
@@ -320,7 +323,7 @@ def enter_others(graph, work, limits, step, source, count, best):
 @njit(cache=True, nogil=True)
 def follow_added(graph, work, limits, step, source, node, entry, history, count, best):
     """From a node of added words' tree to its children. `entry`: what entering the tree scores; `history`:
-    where its words lead."""
+    where those of its words lead that do not know it themselves."""
     child = np.int64(load_i32(graph.added_nodes, 4 * node + 1))
     while child >= 0:
         here, at = child, graph.added_nodes + child * 16
@@ -352,7 +355,7 @@ def follow_added(graph, work, limits, step, source, node, entry, history, count,
                         at_end,
                         load_i32(place, 0),
                         load_i32(place, 1),
-                        history,
+                        history if load_i32(place, 7) < 0 else load_i32(place, 7),
                         v,
                         count,
                         bar,

@@ -42,13 +42,14 @@ class Rescorer(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A path: its words as they are pronounced, the frame in which each of its records ends, and what it
-    scores; `lm_scores` float32 (words + 1,) of each word and the end, unweighted; `bonus`: all that is
-    neither sound nor language model."""
+    scores; `lm_scores` float32 (words + 1,) of each word and the end, unweighted, `floors` the least that
+    they can be; `bonus`: all that is neither sound nor language model."""
 
     path: tuple[Added, ...]
     frames: np.ndarray
     acoustic_score: float
     lm_scores: np.ndarray
+    floors: np.ndarray
     bonus: float
     lm_weight: float
 
@@ -112,15 +113,19 @@ class Reader:
         """Of a path that scores that in all."""
         weight, bonus = self._options.lm_weight, sum(said.score for said in path)
         lm_scores = np.zeros(len(path) + 1, np.float32)
+        floors = np.full(len(path) + 1, -np.inf, np.float32)
         if self._lm is not None:
             ids = [*(said.lm_id for said in path), *([self._lm.end] if self._lm.end > 0 else [])]
-            lm_scores[: len(ids)] = self._lm.scores_of_ids(ids)
+            lm_scores[: len(ids)], backoffs = self._lm.scores_and_backoffs(ids)
+            if weight > 0:
+                floors[:-1] = backoffs[: len(path)] + [said.floor / weight for said in path]
+                lm_scores = np.maximum(lm_scores, floors)
             # What an unknown word scores stands in place of the language model's <unk>.
             bonus -= weight * float(self._lm.log_prob[0]) * sum(said.unknown for said in path)
         acoustic = score - weight * float(lm_scores.sum()) - bonus
         return Candidate(
-            path=path, frames=frames, acoustic_score=acoustic, lm_scores=lm_scores, bonus=bonus,
-            lm_weight=weight,
+            path=path, frames=frames, acoustic_score=acoustic, lm_scores=lm_scores, floors=floors,
+            bonus=bonus, lm_weight=weight,
         )  # fmt: skip
 
     def _path(self, view: View, pronunciations: Sequence[int], known: dict[int, Added]) -> tuple[Added, ...]:
@@ -147,8 +152,9 @@ def rescore(
     scores.
 
     A word that the language model does not know keeps its score; the second model reads it, so as to know
-    what follows, but has no say in it: it may be the first time that anybody writes it. Utterances of more
-    than MOST_WORDS words stay as they are: the second model is one of sentences.
+    what follows, but has no say in it: it may be the first time that anybody writes it. Where a word has a
+    floor, both models stand on it. Utterances of more than MOST_WORDS words stay as they are: the second
+    model is one of sentences.
     """
     short = [len(candidates[0].path) <= MOST_WORDS for candidates in utterances]
     texts = [
@@ -168,6 +174,7 @@ def rescore(
             counts = np.array([*(share * (not said.unknown) for said in candidate.path), share], np.float32)
             opinion = next(opinions)
             assert opinion.shape == candidate.lm_scores.shape
+            opinion = np.maximum(opinion, candidate.floors)
             scores = candidate.lm_scores + counts * (opinion - candidate.lm_scores)
             new.append(dataclasses.replace(candidate, lm_scores=scores))
         rescored.append(sorted(new, key=lambda c: -c.score))

@@ -316,7 +316,7 @@ def _enter_added(block, graph, work, batch, step, source, n, best):
 @device
 def _follow_added(block, graph, work, batch, step, source, node, entry, history, n, best):
     """From a node of added words' tree to its children. `entry`: what entering the tree scores; `history`:
-    where its words lead."""
+    where those of its words lead that do not know it themselves."""
     child = np.int64(graph.node_child[node])
     while child >= 0:
         here = child
@@ -340,7 +340,8 @@ def _follow_added(block, graph, work, batch, step, source, node, entry, history,
                     best = max(best, at_end)
                     n = _end_word(
                         block, graph, work, step, source, trace, at_end, graph.added_pronunciation[end],
-                        graph.added_word[end], history, v, n, bar,
+                        graph.added_word[end], history if graph.added_to[end] < 0 else graph.added_to[end],
+                        v, n, bar,
                     )  # fmt: skip
             end = graph.added_next[end]
         if graph.node_child[here] >= 0:

@@ -57,6 +57,7 @@ class Graph(NamedTuple):
     added_since: Any
     added_until: Any
     added_group: Any
+    added_to: Any
     num_groups: int
     version: int
     start: int
@@ -184,7 +185,7 @@ def upload_view(view: View, compiled: Compiled, fixed: dict[str, Any]) -> Graph:
     columns |= {f"link_{name}": added.links[name] for name in ("group", "score", "to", "next")}
     columns |= {f"group_{name}": added.groups[name] for name in ("root", "bonus", "enter")}
     columns |= {f"node_{name}": added.nodes[name] for name in ("token", "child", "sibling", "end")}
-    names = ("pronunciation", "word", "score", "next", "since", "until", "group")
+    names = ("pronunciation", "word", "score", "next", "since", "until", "group", "to")
     columns |= {f"added_{name}": added.ends[name] for name in names}
     return Graph(
         **fixed,

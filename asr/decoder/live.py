@@ -15,7 +15,7 @@ from asr.decoder.compiled import Compiled
 from asr.decoder.ngram import NgramModel
 from asr.decoder.options import DecoderOptions
 from asr.decoder.unknown import phone_bigram
-from asr.decoder.vocabulary import WordScorer, check_length
+from asr.decoder.vocabulary import WordScore, WordScorer, check_length
 from asr.lexicon import Entry
 from asr.phones import PhoneSet
 
@@ -30,8 +30,10 @@ class View:
         added: AddedView,
         entries: Sequence[Added],
         loop: np.ndarray | None,
+        floor: float,
     ) -> None:
-        self.removed, self.added = removed, added
+        """`floor`: of words that have one, without the share of each."""
+        self.removed, self.added, self._floor = removed, added, floor
         self._compiled, self._entries, self.loop = compiled, entries, loop
         graph, vocabulary = compiled.graph, compiled.vocabulary
         self.graph = GraphView(
@@ -59,10 +61,17 @@ class View:
 
     def said(self, pronunciation: int) -> Added:
         """A pronunciation by its number, compiled or added."""
+        said, share = self._said(pronunciation), self.added.share
+        if said.lm_id > 0 and self.added.has_floor(said.word_id):
+            return replace(said, floor=self._floor + share)
+        if said.unknown and pronunciation >= len(self._compiled.vocabulary):
+            return replace(said, score=said.score + share)
+        return said
+
+    def _said(self, pronunciation: int) -> Added:
         vocabulary, i = self._compiled.vocabulary, pronunciation
         if i >= len(vocabulary):
-            added = self._entries[i - len(vocabulary)]
-            return replace(added, score=added.score + self.added.share) if added.unknown else added
+            return self._entries[i - len(vocabulary)]
         return Added(
             word=vocabulary.words[vocabulary.word[i]],
             word_id=int(vocabulary.word[i]),
@@ -95,9 +104,9 @@ class LiveVocabulary:
 
     def add(self, entry: Entry) -> None:
         """A pronunciation that is there already takes the new entry's score."""
-        forms = self._scored(entry)
+        forms, same, replaced = self._placed(entry)
         with self._lock:
-            self._mark(self._compiled_as(forms[0]), 1)
+            self._mark(same, replaced)
             self._added.add(forms)
             self.view = self._new_view()
 
@@ -113,36 +122,45 @@ class LiveVocabulary:
 
     def take_back(self, entry: Entry) -> None:
         """Undo `add` of the same word and phones: what was compiled is heard again as it was."""
-        added = self._scored(entry)[0]
+        forms, same, _ = self._placed(entry)
         with self._lock:
-            self._added.remove(added.word_id, added.tokens)
-            self._mark(self._compiled_as(added), 0)
+            self._added.remove(forms[0].word_id, forms[0].tokens)
+            self._mark(same, 0)
             self.view = self._new_view()
 
     def view_with(self, entries: Sequence[Entry]) -> View:
         """A view with more words, which nobody else sees."""
         if not entries:
             return self.view
-        scored = [self._scored(entry) for entry in entries]
+        placed = [self._placed(entry) for entry in entries]
         with self._lock:
             mine, removed = self._added.copy(), self._removed.copy()
-            for forms in scored:
-                removed[self._compiled_as(forms[0])] = 1
-        for forms in scored:
+        for forms, same, replaced in placed:
+            removed[same] = replaced
             mine.add(forms)
-        return View(self._compiled, removed, mine.view(), mine.entries, self._loop)
+        return self._new_view(mine, removed)
 
-    def _scored(self, entry: Entry) -> list[Added]:
-        """The pronunciation, and those that are a phone shorter where it may lack one."""
+    def _placed(self, entry: Entry) -> tuple[list[Added], list[int], bool]:
+        """The pronunciation, and those that are a phone shorter where it may lack one. Which compiled ones of
+        the word are the same phones, or these less one, and whether what is added takes their place."""
         tokens = tuple(self._phones.encode(entry.phones))
         check_length(entry, len(tokens))
-        scored = self.scorer(entry)
+        scored, floor = self.scorer(entry, added=True), -np.inf
         with self._lock:
             word_id = self._word_ids.setdefault(entry.word, len(self._word_ids))
-        return [
-            Added(entry.word, word_id, np.array(form, np.int16), scored.lm_id, score.score, scored.unknown)
+        same, stays = self._compiled_as(word_id, tokens), False
+        if scored.has_floor:
+            floor = self.scorer.unknown_score
+            # Words that stand where they stood need not be looked for twice.
+            stays = self._scores_as_compiled(scored, same)
+        forms = [
+            Added(
+                entry.word, word_id, np.array(form, np.int16), scored.lm_id, score.score, scored.unknown,
+                floor, is_only_there=stays or (scored.has_floor and form != tokens),
+            )
             for form, score in {tokens: scored, **scored.with_a_phone_missing(tokens)}.items()
-        ]
+        ]  # fmt: skip
+        return forms, same, not stays
 
     @functools.cached_property
     def _word_ids(self) -> dict[str, int]:
@@ -154,16 +172,24 @@ class LiveVocabulary:
             return []
         return np.flatnonzero(self._vocabulary.word == word_id).tolist()
 
-    def _compiled_as(self, added: Added) -> list[int]:
+    def _compiled_as(self, word_id: int, tokens: tuple[int, ...]) -> list[int]:
         """Those of the word that are the same phones, or these less one."""
-        vocabulary, tokens = self._vocabulary, added.tokens.tolist()
-        same = self._pronunciations(added.word_id)
-        return [i for i in same if vocabulary.tokens_of(vocabulary.full[i]) == tokens]
+        vocabulary, same = self._vocabulary, self._pronunciations(word_id)
+        return [i for i in same if vocabulary.tokens_of(vocabulary.full[i]) == list(tokens)]
+
+    def _scores_as_compiled(self, known: WordScore, same: Sequence[int]) -> bool:
+        vocabulary, score = self._vocabulary, np.float32(known.score)
+        return bool(same) and all(
+            vocabulary.lm_id[i] == known.lm_id and vocabulary.score[i] == score for i in same
+        )
 
     def _mark(self, pronunciations: Sequence[int], value: int) -> None:
         if pronunciations:
             self._removed = self._removed.copy()
             self._removed[list(pronunciations)] = value
 
-    def _new_view(self) -> View:
-        return View(self._compiled, self._removed, self._added.view(), self._added.entries, self._loop)
+    def _new_view(self, added: AddedWords | None = None, removed: np.ndarray | None = None) -> View:
+        added = self._added if added is None else added
+        removed = self._removed if removed is None else removed
+        floor = self.scorer.unknown_score
+        return View(self._compiled, removed, added.view(), added.entries, self._loop, floor)

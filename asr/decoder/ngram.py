@@ -142,6 +142,11 @@ class NgramModel:
     def scores_of_ids(self, ids: Sequence[int]) -> np.ndarray:
         """Log-probability (natural log) of each of the words given by their ids, after the sentence begin,
         float32."""
+        return self.scores_and_backoffs(ids)[0]
+
+    def scores_and_backoffs(self, ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and what it costs to back off from the words before each to none, float32, natural log:
+        what comes before the score of a word that nobody knows."""
         return _scores_of_ids(
             self.log_prob, self.backoff, self.suffix, self.word, self.first, self.start(),
             np.asarray(ids, np.int32),
@@ -245,7 +250,12 @@ def _scores_after(log_prob, backoff, suffix, word, first, states, wanted):
 
 @njit(cache=True, nogil=True)
 def _scores_of_ids(log_prob, backoff, suffix, word, first, state, words):
-    scores, at = np.empty(words.shape[0], np.float32), np.int64(state)
+    scores, backoffs = np.empty(words.shape[0], np.float32), np.zeros(words.shape[0], np.float32)
+    at = np.int64(state)
     for i in range(words.shape[0]):
+        context = at
+        while context >= 0:
+            backoffs[i] += backoff[context]
+            context = np.int64(suffix[context])
         scores[i], at = lm_step(log_prob, backoff, suffix, word, first, at, words[i])
-    return scores
+    return scores, backoffs

@@ -14,9 +14,11 @@ class DecoderOptions:
     A hypothesis scores acoustic + lm_weight * lm + word_score * words. A word that the language model
     does not know scores `unknown_word_score` there; fewer than `unknown_words` of them score more, each
     its share of what so many would have. Such a word, and a word with `like=`, may lack any one of its
-    phones if they are six or more, which scores `missing_phone_score` (None: may not). Frames whose blank
-    is likelier than `blank_skip_threshold` are passed in one step. `nbest` hypotheses come out;
-    `num_threads` utterances are decoded at a time, 0: one a core.
+    phones if they are six or more, which scores `missing_phone_score` (None: may not). With
+    `added_at_least_unknown` a word that is added and that the language model knows scores there what an
+    unknown one does, if that is more, and may lack a phone like it: who adds a word expects it more than the
+    texts did. Frames whose blank is likelier than `blank_skip_threshold` are passed in one step. `nbest`
+    hypotheses come out; `num_threads` utterances are decoded at a time, 0: one a core.
 
     `unknown`: "off", every sound belongs to a word of the lexicon; "mark", a word that is not in it may be
     written as its phones, `<sɜːʃə>`; it scores `unknown_score` beside what a phone bigram makes of it;
@@ -37,6 +39,7 @@ class DecoderOptions:
     unknown_word_score: float = -10.5
     unknown_words: int = 100
     missing_phone_score: float | None = -2.0
+    added_at_least_unknown: bool = False
     blank_skip_threshold: float = 0.999
     unknown: str = "off"
     unknown_score: float = -4.0
@@ -79,9 +82,10 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
     tuned = DecoderOptions(
         lm_weight=1.1,
         word_score=-1.0,
-        unknown_word_score=-10.0,
+        unknown_word_score=-9.5,
         rescoring_weight=0.75,
         missing_phone_score=-4.0,
+        added_at_least_unknown=True,
         unknown_words=500,
     )
     return replace(tuned, **changes)  # type: ignore[arg-type]

@@ -88,12 +88,13 @@ def check_length(entry: Entry, length: int) -> None:
 @dataclass(frozen=True)
 class WordScore:
     """`lm_id`, `score` and `unknown` as in Vocabulary; `missing_phone` is what it costs to leave out a phone,
-    None where none may be."""
+    None where none may be; `has_floor`: the language model gives it at least what it gives unknown words."""
 
     lm_id: int
     score: float
     unknown: bool
     missing_phone: float | None = None
+    has_floor: bool = False
 
     def with_a_phone_missing(self, tokens: Sequence[int]) -> dict[tuple[int, ...], WordScore]:
         """The pronunciations that are one of `tokens` shorter, each once, and their scores.
@@ -128,18 +129,26 @@ class WordScorer:
         options = self._options
         return options.lm_weight * math.log(max(1.0, options.unknown_words / count))
 
-    def __call__(self, entry: Entry) -> WordScore:
+    @property
+    def unknown_score(self) -> float:
+        """What a word that the language model does not know scores there, weighted."""
+        return self._options.lm_weight * self._options.unknown_word_score
+
+    def __call__(self, entry: Entry, added: bool = False) -> WordScore:
+        """`added`: by somebody who expects it."""
         options = self._options
         score = options.word_score + entry.boost
         if entry.weight != 1.0:
             score += math.log(entry.weight)
         if self._lm is None:
             return WordScore(0, score, True)
-        missing = options.missing_phone_score
+        missing, floor = options.missing_phone_score, added and options.added_at_least_unknown
         name = entry.like or entry.word
         lm_id = self._ids.get(name, -1)
         if lm_id < 0:
             lm_id = self._ids.get(normalize(name), -1)
+        if lm_id > 0 and entry.like:
+            return WordScore(lm_id, score, False, missing)  # here the user says how likely it is
         if lm_id > 0:
-            return WordScore(lm_id, score, False, missing if entry.like else None)
-        return WordScore(0, score + options.lm_weight * options.unknown_word_score, True, missing)
+            return WordScore(lm_id, score, False, missing if floor else None, floor)
+        return WordScore(0, score + self.unknown_score, True, missing)
