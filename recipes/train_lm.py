@@ -34,18 +34,17 @@ import typer
 from asr.decoder.ngram import read_ngrams
 from asr.decoder.packed import SUFFIX, arpa_lines, pack
 from asr.errors import one_line_errors
+from asr.training import lm_options
 from asr.training.kneser_ney import estimate, model_words
 from asr.training.lm_mix import mix, with_unseen
 from asr.training.lm_prune import prune
 from asr.training.lm_tables import NgramModel, read_arpa, write_arpa
 from asr.training.lm_text import (
-    FORBIDDEN,
     Exclusion,
     frequent_words,
     lexicon_words,
     read_held_out,
     read_transcripts,
-    texts_of,
     training_sentences,
 )
 from asr.training.word_frequencies import word_frequencies
@@ -246,23 +245,15 @@ def cli(
     out: Annotated[
         Path, typer.Option(help="the ARPA file to write; .gz and .xz compress it, .ngrams.xz packs it")
     ],
-    data: Annotated[
-        Path | None, typer.Option(help="data folder: the texts in text/, less its dev sets' sentences")
-    ] = None,
-    text: Annotated[
-        list[Path] | None, typer.Option(help="a text, one sentence a line, plain, .gz or .xz")
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None, typer.Option(help="manifest or text that the model must not know")
-    ] = None,
+    data: lm_options.Data = None,
+    text: lm_options.Texts = None,
+    exclude: lm_options.Exclude = None,
     lexicon: Annotated[Path | None, typer.Option(help="lexicon whose words are the vocabulary")] = None,
     without: Annotated[
         Path | None,
         typer.Option(help="lexicon or word list: leave out its words and the sentences with them"),
     ] = None,
-    transcripts: Annotated[
-        list[Path] | None, typer.Option(help="manifest of speech, whose texts are how people speak here")
-    ] = None,
+    transcripts: lm_options.Transcripts = None,
     transcripts_share: Annotated[
         float, typer.Option(min=0, max=0.9, help="of these in the mixture")
     ] = Config.transcripts_share,
@@ -285,21 +276,17 @@ def cli(
     decimals: Annotated[
         int, typer.Option(min=1, max=8, help="of the log10 probabilities of an ARPA file")
     ] = Config.decimals,
-    held_out_every: Annotated[
-        int, typer.Option(min=2, help="hold out one sentence in")
-    ] = Config.held_out_every,
+    held_out_every: lm_options.HeldOutEvery = Config.held_out_every,
     lmplz: Annotated[bool, typer.Option(help="let lmplz estimate where it is installed")] = Config.use_lmplz,
 ) -> None:
     """Train a word n-gram model from text."""
-    texts = text or (texts_of(data) if data else [])
-    if not texts:
-        raise typer.BadParameter("give --data FOLDER or --text FILE")
+    texts, excluded = lm_options.texts_and_exclusions(data, text, exclude)
     with one_line_errors():
         main(
             Config(
-                texts=tuple(texts),
+                texts=texts,
                 out=out,
-                exclude=(*sorted(data.glob(FORBIDDEN) if data else ()), *(exclude or ())),
+                exclude=excluded,
                 lexicon=lexicon,
                 transcripts=tuple(transcripts or ()),
                 transcripts_share=transcripts_share,

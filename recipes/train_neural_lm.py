@@ -30,13 +30,12 @@ from torch import Tensor, nn
 from asr.errors import one_line_errors
 from asr.model.checkpoint import computes_in_bf16
 from asr.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
+from asr.training import lm_options
 from asr.training.lm_text import (
-    FORBIDDEN,
     Exclusion,
     count_words,
     read_held_out,
     read_transcripts,
-    texts_of,
     thinned,
     training_sentences,
 )
@@ -237,15 +236,9 @@ class Run:
 
 def cli(
     out: Annotated[Path, typer.Option(help="folder of the run")],
-    data: Annotated[
-        Path | None, typer.Option(help="data folder: the texts in text/, less its dev sets' sentences")
-    ] = None,
-    text: Annotated[
-        list[Path] | None, typer.Option(help="a text, one sentence a line, plain, .gz or .xz")
-    ] = None,
-    exclude: Annotated[
-        list[Path] | None, typer.Option(help="manifest or text that the model must not know")
-    ] = None,
+    data: lm_options.Data = None,
+    text: lm_options.Texts = None,
+    exclude: lm_options.Exclude = None,
     init: Annotated[
         Path | None, typer.Option(help="folder of a model to start from: its weights, sizes and pieces")
     ] = None,
@@ -258,9 +251,7 @@ def cli(
     most_words: Annotated[
         int | None, typer.Option(min=1, help="of each text; of a longer one, sentences from all over it")
     ] = Config.most_words,
-    transcripts: Annotated[
-        list[Path] | None, typer.Option(help="manifest of speech, whose texts are how people speak here")
-    ] = None,
+    transcripts: lm_options.Transcripts = None,
     transcripts_share: Annotated[
         float, typer.Option(min=0, max=0.9, help="of the words; these are repeated as often as it takes")
     ] = Config.transcripts_share,
@@ -268,16 +259,12 @@ def cli(
     batch_pieces: Annotated[int, typer.Option(help="pieces of a batch")] = Config.batch_pieces,
     muon_rate: Annotated[float, typer.Option(help="learning rate of matrices")] = Config.muon_rate,
     adam_rate: Annotated[float, typer.Option(help="of all else")] = Config.adam_rate,
-    held_out_every: Annotated[
-        int, typer.Option(min=2, help="hold out one sentence in")
-    ] = Config.held_out_every,
+    held_out_every: lm_options.HeldOutEvery = Config.held_out_every,
     seed: Annotated[int, typer.Option(help="of weights and batches")] = Config.seed,
     threads: Annotated[int, typer.Option(min=1)] = Config.threads,
 ) -> None:
     """Train a neural language model from text."""
-    texts = text or (texts_of(data) if data else [])
-    if not texts:
-        raise typer.BadParameter("give --data FOLDER or --text FILE")
+    texts, excluded = lm_options.texts_and_exclusions(data, text, exclude)
     with one_line_errors():
         network = NeuralLMConfig(pieces=pieces, dim=dim, layers=layers, heads=heads)
         if init is not None and network != NeuralLMConfig():
@@ -286,9 +273,9 @@ def cli(
             )
         main(
             Config(
-                texts=tuple(texts),
+                texts=texts,
                 out=out,
-                exclude=(*sorted(data.glob(FORBIDDEN) if data else ()), *(exclude or ())),
+                exclude=excluded,
                 init=init,
                 network=network,
                 most_words=most_words,
