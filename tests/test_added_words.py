@@ -1,5 +1,6 @@
 """A word that is added is as good as one that was there from the start, and a removed one never was."""
 
+import itertools
 import threading
 import time
 from dataclasses import replace
@@ -382,6 +383,33 @@ def test_a_rare_word_that_is_added_stands_at_least_where_new_words_stand(tmp_pat
     assert both.decode(said)[0][0].lm_score == pytest.approx(-2.0 - ln10, abs=1e-3)
     heard = both.decode(said, extra=[replace(tea, boost=1.0)])[0][0]
     assert heard.score - heard.acoustic_score == pytest.approx(0.7 * heard.lm_score + 1.5, abs=1e-3)
+
+
+def test_many_known_words_are_few_trees_after_the_empty_history(tmp_path: Path) -> None:
+    """Each path that has backed off looks into all of these in every frame."""
+    words = ["".join(letters) for letters in itertools.islice(itertools.product("abcdefg", repeat=3), 300)]
+    lines = [f"{-1 - i / 60:.3f}\t{word}\t-0.1" for i, word in enumerate(words)]
+    pairs = [f"-0.5\t{a} {b}" for a, b in itertools.pairwise(words)]
+    arpa = f"\\data\\\nngram 1={len(words) + 2}\nngram 2={len(pairs)}\n\n\\1-grams:\n-1\t<s>\n-1\t</s>\n"
+    arpa += "\n".join([*lines, "", "\\2-grams:", *pairs, "", "\\end\\", ""])
+    (tmp_path / "lm.arpa").write_text(arpa, encoding="utf-8")
+    lexicon = Lexicon((Entry(word="aaa", phones=("p",) * 6),))
+    options = DecoderOptions(lm_weight=0.5, word_score=0.0)
+    decoder = Decoder(lexicon, NgramModel.read(tmp_path / "lm.arpa"), PHONES, options)
+    said = itertools.product("ptks", repeat=5)
+    for word, phones in zip(words, said, strict=False):
+        decoder.add(word.upper(), [phones])
+    added = decoder._live.view.added
+    link, trees = int(added.heads[0]), 0
+    while link >= 0:
+        link, trees = int(added.links["next"][link]), trees + 1
+    assert 3 <= trees <= 10
+    for i in (1, 150, 299):
+        phones = next(itertools.islice(itertools.product("ptks", repeat=5), i, None))
+        hypothesis = decoder.decode(spoken(*phones)[None])[0][0]
+        assert hypothesis.words == (words[i].upper(),)
+        expected = decoder._lm.score([words[i]])  # type: ignore[union-attr]
+        assert hypothesis.lm_score == pytest.approx(sum(expected), abs=1e-3)
 
 
 def test_few_new_words_share_what_many_would_have(tmp_path: Path) -> None:
