@@ -318,7 +318,7 @@ def test_a_word_of_the_base_is_added_as_it_is_said_there(asr: Asr, tmp_path: Pat
     sounds = before[0].split("\t")[1]
     assert (tmp_path / "mine.txt").read_text(encoding="utf-8").splitlines() == [f"latte\t{sounds}"]
     after = asr("show", "latte", "--lexicon", "mine.txt").stdout.splitlines()
-    assert after[-2] == before[-1] and after[-1] == "as a word of your own: at least -9.50"
+    assert after[-2] == before[-1] and after[-1] == "as a word of your own: at least -10.00"
     # What the model expects more than that stands as it stood, and so does what has its place by like=.
     (tmp_path / "mine.txt").write_text("the\nlatte\tl ɑː t eɪ\tlike=coffee\n", encoding="utf-8")
     for word in ("the", "latte"):

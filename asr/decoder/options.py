@@ -82,10 +82,10 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
     tuned = DecoderOptions(
         lm_weight=1.1,
         word_score=-1.0,
-        unknown_word_score=-9.5,
+        unknown_word_score=-10.0,
         rescoring_weight=0.75,
         missing_phone_score=-4.0,
         added_at_least_unknown=True,
-        unknown_words=500,
+        unknown_words=800,
     )
     return replace(tuned, **changes)  # type: ignore[arg-type]
