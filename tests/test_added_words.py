@@ -219,6 +219,20 @@ def test_extra_words_are_heard_in_one_call_alone(tmp_path: Path) -> None:
     assert decoder.decode(a, extra=extra)[0][0].score == pytest.approx(plain + 1.0, abs=1e-3)
 
 
+def test_extra_words_leave_no_trace_in_the_others(tmp_path: Path) -> None:
+    """Also where they have many forms."""
+    decoder = new_word_decoder(tmp_path)
+    decoder.decode(spoken("t")[None], extra=[Entry(word="extra", phones=LONG)])
+    mine = [Entry(word="mine", phones=phones) for phones in (("k", "s"), ("s", "k"), ("p", "k"))]
+    for entry in mine:
+        decoder.add_entry(entry)
+    for entry in mine:
+        said = spoken(*entry.phones)[None]
+        assert decoder.decode(said)[0][0].words == ("mine",)
+        decoder.take_back(entry)
+        assert decoder.decode(said)[0][0].words != ("mine",)
+
+
 def test_an_entry_taken_back_was_never_there(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     lm = NgramModel.read(write_arpa(tmp_path / "lm.arpa", 3, 3))

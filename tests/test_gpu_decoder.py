@@ -54,6 +54,8 @@ def random_case(seed: int, folder: Path, most_frames: int = 40) -> Case:
         lm_weight=0.7,
         word_score=float(rng.choice([-1.0, 0.5, 2.0])),
         num_threads=1,
+        unknown_word_score=-4.0,
+        added_at_least_unknown=seed % 2 == 0,
     )
     lengths = [most_frames, 0, 1, *rng.integers(0, most_frames, 2).tolist()]
     log_probs = np.stack([emissions(rng, most_frames, peak=rng.uniform(0.5, 4)) for _ in lengths])
@@ -63,6 +65,8 @@ def random_case(seed: int, folder: Path, most_frames: int = 40) -> Case:
     def change(decoder: Decoder) -> None:
         for entry in liked[: seed % 5]:
             decoder.add_entry(entry)
+        if seed % 3 == 0:
+            decoder.add_entry(replace(names[0], word=WORDS[1]))
         if seed % 7 == 0:
             decoder.remove(WORDS[0])
         if seed % 5 and seed % 11 == 1:

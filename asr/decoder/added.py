@@ -36,8 +36,9 @@ _LEVEL = 2.0  # words whose scores after the empty history are in one such range
 _FOREVER = np.iinfo(np.int32).max
 # What is written in place; the rest of AddedWords is replaced when it changes. Entries are never changed.
 _GROWING = frozenset(
-    ("_nodes", "_ends", "_links", "_heads", "_group_of", "_scores", "_by_word", "_unknown", "_floored")
-)
+    ("_nodes", "_ends", "_links", "_heads", "_group_of", "_scores", "_by_word", "_full", "_unknown",
+     "_floored")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
