@@ -39,8 +39,8 @@ class Recording:
 
 @dataclass(frozen=True, kw_only=True)
 class Learnt:
-    """`candidates`, best first; `added` are the entries written, none for a dry run and where the word has
-    the chosen sounds already. `notes`: remarks for the user, a line each."""
+    """`candidates`, best first; `added` are the entries written, none for a dry run and where the file has
+    the word with the chosen sounds already. `notes`: remarks for the user, a line each."""
 
     word: str
     candidates: tuple[Candidate, ...]

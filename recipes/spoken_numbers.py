@@ -28,7 +28,7 @@ MONTHS = (
     "november", "december",
 )  # fmt: skip
 COINS = (("dollars", "cents"), ("pounds", "pence"), ("euros", "cents"))
-# Around digits that are said one by one, and around numbers; a quarter of the lines is bare.
+# What stands around digits that are said one by one, and around numbers; often nothing.
 DIGITS_IN = (
     "{}", "{}", "my number is {}", "call me on {}", "you can reach me at {}", "the code is {}",
     "the account number is {}", "order number {}", "room {}", "flight {}", "the last digits are {}",
@@ -43,7 +43,8 @@ NUMBERS_IN = (
 
 
 def digits(dice: random.Random) -> str:
-    """Two to ten digits, one by one; a nought is an oh for some, and two of a kind may be a double."""
+    """Two to ten digits, one by one; a nought is an oh for some, and one digit may stand for two, as a
+    double."""
     nought = "oh" if dice.random() < 0.3 else "zero"
     said = [num2words(d) if d else nought for d in (dice.randrange(10) for _ in range(dice.randint(2, 10)))]
     if len(said) > 4 and dice.random() < 0.15:
