@@ -182,7 +182,14 @@ def main(config: Config) -> None:
     frequencies = word_frequencies(0.0) if config.unseen_share else {}
     exclusion = Exclusion.read(config.exclude)
     held_out = [read_held_out(text, config.held_out_every) for text in config.texts]
+    for text, sentences in zip(config.texts, held_out, strict=True):
+        if not sentences:
+            raise ValueError(
+                f"{text}: too short to hold out one in {config.held_out_every}: lower --held-out-every"
+            )
     unwanted = unwanted_words(config)
+    # Before the long work, so that a wrong name is told at once.
+    said = read_transcripts(config.transcripts, exclusion, unwanted)
     if config.lexicon is not None:
         vocabulary = [word for word in lexicon_words(config.lexicon) if word not in unwanted]
     else:
@@ -226,7 +233,6 @@ def main(config: Config) -> None:
             tell("no word of the lexicon that no text has is known elsewhere: nothing is shared")
         row("with unseen words", [s.perplexity for s in score(model, held_out, decimals=6)], size_of(model))
     if config.transcripts:
-        said = read_transcripts(config.transcripts, exclusion, unwanted)
         share = config.transcripts_share
         model = mix([model, estimate(said, vocabulary, config.order)], [1 - share, share])
         tell(f"{share:g} of {len(said):,} transcripts, {sum(len(s.split()) for s in said):,} words")

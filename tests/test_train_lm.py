@@ -359,3 +359,15 @@ def test_agrees_with_lmplz(tmp_path: Path) -> None:
     for mine, other in zip(own.tables, its.tables, strict=True):
         assert np.array_equal(mine.keys, other.keys)
         assert np.allclose(mine.prob[mine.prob > 0], other.prob[mine.prob > 0], rtol=1e-5)
+
+
+def test_what_is_missing_is_told_before_the_long_work(tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "lm.arpa"
+    text.write_text("a short text\nof two lines\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"text\.txt: too short to hold out one in 100000: lower --held-out"):
+        train_lm.main(train_lm.Config(texts=(text,), out=out, held_out_every=100_000))
+    text.write_text("\n".join(f"line {'a' * i}" for i in range(1, 200)), encoding="utf-8")
+    config = train_lm.Config(texts=(text,), out=out, held_out_every=2, transcripts=(tmp_path / "none.tsv",))
+    with pytest.raises(FileNotFoundError, match=r"none\.tsv"):
+        train_lm.main(config)
+    assert not out.exists()
