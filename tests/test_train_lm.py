@@ -362,6 +362,7 @@ def test_agrees_with_lmplz(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_told_before_the_long_work(tmp_path: Path) -> None:
+    train_lm = _module(REPOSITORY / "recipes" / "train_lm.py")
     text, out = tmp_path / "text.txt", tmp_path / "lm.arpa"
     text.write_text("a short text\nof two lines\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"text\.txt: too short to hold out one in 100000: lower --held-out"):
