@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -31,6 +32,7 @@ Paths = str | Path | Sequence[str | Path]
 
 _BATCH_S = 120.0  # of audio that the encoder sees at once
 _GROUP_S = 900.0  # of audio that is read before it is sorted by length
+_READ_AT_ONCE = 4  # files, of which each may be hours long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,9 @@ class _Recording:
     duration_s: float
     waveform: np.ndarray
     segments: list[Segment]
+
+    def piece(self, k: int) -> np.ndarray:
+        return self.waveform[self.segments[k].start : self.segments[k].end]
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ class Recognizer:
 
         `progress` is told the seconds of audio that are done."""
         extra = self._extra(words)
-        for group in _groups(_listed(recordings)):
+        for group in _groups(_listed(recordings), partial(self._workers.map, _read)):
             read = [r for r in group if isinstance(r, _Recording)]
             hypotheses = self._decode(read, extra, progress)
             found = iter([self._transcript(r, h) for r, h in zip(read, hypotheses, strict=True)])
@@ -195,21 +200,37 @@ class Recognizer:
     ) -> list[list[_Heard]]:
         """For each recording what is heard in each of its segments; like lengths go together."""
         pieces = [(i, k) for i, r in enumerate(recordings) for k in range(len(r.segments))]
-        pieces.sort(key=lambda p: _length(recordings[p[0]].segments[p[1]]))
+        pieces.sort(key=lambda p: -_length(recordings[p[0]].segments[p[1]]))
         results = [[_Heard([], ()) for _ in r.segments] for r in recordings]
-        for batch in _batches(pieces, lambda p: _length(recordings[p[0]].segments[p[1]]) / audio.SAMPLE_RATE):
-            waveforms = [
-                recordings[i].waveform[recordings[i].segments[k].start : recordings[i].segments[k].end]
-                for i, k in batch
-            ]
-            log_probs, lengths = self.model.log_probs(waveforms)
-            decoded = self.decoder.decode(log_probs, lengths, extra)
-            sounds = decode_phones(log_probs, lengths, self.model.phones, self.model.phone_lm)
-            for (i, k), rows, found, heard in zip(batch, log_probs, decoded, sounds, strict=True):
-                hypotheses = [_with_token_scores(found[0], rows), *found[1:]]
-                results[i][k] = _Heard([self._spelled(h) for h in hypotheses], heard)
-            progress(sum(map(len, waveforms)) / audio.SAMPLE_RATE)
+        seconds = {p: _length(recordings[p[0]].segments[p[1]]) / audio.SAMPLE_RATE for p in pieces}
+        batches = list(_batches(pieces, seconds, 0.0 if self.model.one_by_one else _BATCH_S))
+
+        def hear(batch: list[tuple[int, int]]) -> list[_Heard]:
+            return self._hear([recordings[i].piece(k) for i, k in batch], extra)
+
+        # A piece alone may have all cores for each of its products.
+        apart = self.model.one_by_one and len(batches) > 1
+        for batch, heard in zip(batches, (self._workers.map if apart else map)(hear, batches), strict=True):
+            for (i, k), found in zip(batch, heard, strict=True):
+                results[i][k] = found
+            progress(sum(seconds[piece] for piece in batch))
         return results
+
+    def _hear(self, waveforms: Sequence[np.ndarray], extra: Sequence[Entry]) -> list[_Heard]:
+        log_probs, lengths = self.model.log_probs(waveforms)
+        decoded = self.decoder.decode(log_probs, lengths, extra)
+        sounds = decode_phones(log_probs, lengths, self.model.phones, self.model.phone_lm)
+        results = []
+        for rows, found, heard in zip(log_probs, decoded, sounds, strict=True):
+            hypotheses = [_with_token_scores(found[0], rows), *found[1:]]
+            results.append(_Heard([self._spelled(h) for h in hypotheses], heard))
+        return results
+
+    @cached_property
+    def _workers(self) -> ThreadPoolExecutor:
+        from asr.workers import workers
+
+        return workers(self.decoder.options.num_threads)
 
     def _spelled(self, hypothesis: Hypothesis) -> Hypothesis:
         """With words that no lexicon has as their sounds are usually written, if that was asked for."""
@@ -312,25 +333,29 @@ def _listed(given: Any) -> list[Any]:
     return [given] if isinstance(given, str | Path) else list(given)
 
 
-def _groups(recordings: Sequence[str | Path]) -> Iterator[list[_Recording | Failure]]:
+def _groups(
+    recordings: Sequence[str | Path], read: Callable[[Sequence[str | Path]], Iterable[_Recording | Failure]]
+) -> Iterator[list[_Recording | Failure]]:
     """Read files until there is enough to sort by length."""
     group: list[_Recording | Failure] = []
     seconds = 0.0
-    for path in recordings:
-        try:
-            waveform = audio.load(path)
-        except AudioError as error:
-            group.append(Failure(path=str(path), reason=str(error)))
-            continue
-        duration_s = len(waveform) / audio.SAMPLE_RATE
-        group.append(
-            _Recording(path=str(path), duration_s=duration_s, waveform=waveform, segments=audio.cut(waveform))
-        )
-        seconds += duration_s
+    for first in range(0, len(recordings), _READ_AT_ONCE):
+        for result in read(recordings[first : first + _READ_AT_ONCE]):
+            group.append(result)
+            seconds += result.duration_s if isinstance(result, _Recording) else 0.0
         if seconds > _GROUP_S:
             yield group
             group, seconds = [], 0.0
     yield group
+
+
+def _read(path: str | Path) -> _Recording | Failure:
+    try:
+        waveform = audio.load(path)
+    except AudioError as error:
+        return Failure(path=str(path), reason=str(error))
+    duration_s = len(waveform) / audio.SAMPLE_RATE
+    return _Recording(path=str(path), duration_s=duration_s, waveform=waveform, segments=audio.cut(waveform))
 
 
 def _length(segment: Segment) -> int:
@@ -338,12 +363,12 @@ def _length(segment: Segment) -> int:
 
 
 def _batches(
-    pieces: Sequence[tuple[int, int]], seconds: Callable[[tuple[int, int]], float]
+    pieces: Sequence[tuple[int, int]], seconds: dict[tuple[int, int], float], most_s: float
 ) -> Iterator[list[tuple[int, int]]]:
-    """Pieces sorted by length -> batches of at most _BATCH_S with padding."""
+    """Pieces sorted by length, the longest first -> batches of at most `most_s` with padding, or a piece."""
     batch: list[tuple[int, int]] = []
     for piece in pieces:
-        if batch and seconds(piece) * (len(batch) + 1) > _BATCH_S:
+        if batch and seconds[batch[0]] * (len(batch) + 1) > most_s:
             yield batch
             batch = []
         batch.append(piece)

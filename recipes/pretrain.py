@@ -33,6 +33,7 @@ import typer
 from torch import Tensor, nn
 
 from asr.errors import one_line_errors
+from asr.model.arithmetic import autocast
 from asr.model.checkpoint import start_network
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.phones import PhoneSet
@@ -116,7 +117,7 @@ class Pretraining(nn.Module):
         self, batch: UnlabelledBatch, progress: float, rng: np.random.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss, and what to report of it."""
-        with torch.autocast(batch.features.device.type, torch.bfloat16):
+        with autocast(batch.features.device):
             return self.objective(self.encoder, batch.features, batch.lengths, progress, rng)
 
 

@@ -28,7 +28,7 @@ import typer
 from torch import Tensor, nn
 
 from asr.errors import one_line_errors
-from asr.model.checkpoint import computes_in_bf16
+from asr.model.arithmetic import autocast
 from asr.model.neural_lm import NeuralLM, NeuralLMConfig, load_neural_lm, save_neural_lm
 from asr.training import lm_options
 from asr.training.lm_text import (
@@ -148,7 +148,6 @@ class Run:
         self.config, self.total, self.tokenizer = config, total, tokenizer
         self.updating = False
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.half = computes_in_bf16(self.device)
         self.network = network.to(self.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizers = make_optimizers(
@@ -172,7 +171,7 @@ class Run:
         config = self.config
         rates = (config.muon_rate, config.adam_rate)
         set_rates(self.optimizers, rates, self.steps, config.warmup_steps, self.seen / self.total)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+        with autocast(self.device):
             loss = next_piece_loss(self.network, inputs, targets)
         loss.backward()
         self.updating = True
@@ -196,9 +195,7 @@ class Run:
         return f"{done}  {speed:.0f} pieces/s  {left_min:.0f} min left"
 
     def judge(self, held_out: dict[str, Corpus]) -> None:
-        found = (
-            f"{n} {perplexity(self.average, c, self.device, self.half):.1f}" for n, c in held_out.items()
-        )
+        found = (f"{n} {perplexity(self.average, c, self.device):.1f}" for n, c in held_out.items())
         print(f"{self.seen / 1e6:.2f} M pieces: perplexity {', '.join(found)}", flush=True)
 
     def save(self) -> None:

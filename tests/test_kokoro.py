@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from asr.model.arithmetic import computes_in_bf16
 from asr.training.kokoro_model import KokoroModel, spread
 from asr.training.kokoro_vocoder import SAMPLE_RATE, Block, Generator, SnakeBlock, StyledNorm, snake
 from asr.training.kokoro_weights import load_kokoro_weights, read_weights
@@ -158,15 +159,23 @@ def test_frames_of_tokens():
 
 
 @pytest.mark.slow
-def test_half_precision_sounds_the_same_and_slow_speech_is_longer():
+def test_slow_speech_is_longer():
     torch.manual_seed(1)
     model, tokens, style = KokoroModel().eval(), torch.randint(178, (1, 6)), torch.randn(1, 256)
     whole = model(tokens, style)
     assert whole.isfinite().all() and len(whole) % 600 == 0
     assert len(model(tokens, style, 0.5)) > 1.5 * len(whole)
+    model.multiple = 7
+    assert len(model(tokens, style)) % (7 * 600) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not computes_in_bf16(torch.device("cpu")), reason="takes minutes without units for bf16")
+def test_half_precision_sounds_the_same():
+    torch.manual_seed(1)
+    model, tokens, style = KokoroModel().eval(), torch.randint(178, (1, 6)), torch.randn(1, 256)
+    whole = model(tokens, style)
     model.decoder.cast(torch.bfloat16)
     half = model(tokens, style)
     assert half.dtype == torch.float32 and half.shape == whole.shape
     assert torch.corrcoef(torch.stack((half, whole)))[0, 1] > 0.9
-    model.multiple = 7
-    assert len(model(tokens, style)) % (7 * 600) == 0

@@ -91,14 +91,14 @@ def test_an_untrained_network_finds_everything_equally_likely(tokenizer: Tokeniz
     corpus = encode(TEXT, tokenizer)
     steps = len(corpus.pieces) + len(TEXT)
     words = sum(len(text.split()) for text in TEXT) + len(TEXT)
-    assert perplexity(network, corpus, CPU, False) == pytest.approx(30 ** (steps / words), rel=1e-4)
+    assert perplexity(network, corpus, CPU) == pytest.approx(30 ** (steps / words), rel=1e-4)
 
 
 def test_perplexity_is_that_of_the_scores(tokenizer: Tokenizer) -> None:
     network = random_network(seed=3)
     scores = exact(TextScorer(network, tokenizer, CPU)).log_probs([t.split() for t in TEXT])
     expected = math.exp(-np.concatenate(scores).mean())
-    assert perplexity(network, encode(TEXT, tokenizer), CPU, False) == pytest.approx(expected, rel=1e-4)
+    assert perplexity(network, encode(TEXT, tokenizer), CPU) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_loss_and_its_gradients_are_those_of_cross_entropy(tokenizer: Tokenizer) -> None:
@@ -253,7 +253,7 @@ def test_texts_without_sentences(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"text\.txt: no sentences in it"):
         train_neural_lm.main(config)
     with pytest.raises(ValueError, match="no sentences to measure"):
-        perplexity(random_network(), encode([], train_tokenizer(TEXT, 30)), CPU, False)
+        perplexity(random_network(), encode([], train_tokenizer(TEXT, 30)), CPU)
 
 
 def test_texts_with_too_few_pieces(tmp_path: Path) -> None:

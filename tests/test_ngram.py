@@ -113,6 +113,25 @@ def test_backing_off_costs_what_an_unknown_word_costs_beside_its_own_score(tmp_p
     assert some > 100
 
 
+def test_totals_are_the_sums_of_what_each_text_scores(tmp_path: Path) -> None:
+    model = NgramModel.read(write_arpa(tmp_path / "lm.arpa", 3, 5))
+    rng = np.random.default_rng(2)
+    texts = [rng.integers(0, len(model.words), n) for n in (4, 0, 1, 7, 0)]
+    floors = [np.where(rng.random(len(text)) < 0.5, rng.uniform(-4, 0, len(text)), -np.inf) for text in texts]
+    expected, raised = [], 0
+    for text, floor in zip(texts, floors, strict=True):
+        scores, backoffs = model.scores_and_backoffs([*text, model.end])
+        at_least = np.append(backoffs[:-1] + floor, -np.inf)
+        raised += (at_least > scores).sum()
+        expected.append(np.maximum(scores, at_least).sum())
+    found = model.totals(
+        np.concatenate(texts).astype(np.int32), np.concatenate(floors).astype(np.float32),
+        np.cumsum([len(text) for text in texts]),
+    )  # fmt: skip
+    assert raised > 1
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_compressed_files_are_the_same_model(tmp_path: Path) -> None:
     plain = write_arpa(tmp_path / "lm.arpa", 3, seed=1)
     (tmp_path / "lm.arpa.gz").write_bytes(gzip.compress(plain.read_bytes()))

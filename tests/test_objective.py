@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_training_data import write_prepared
 
+from asr.model.arithmetic import autocast
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.training.batches import Batch, BatchConfig, BatchSource
 from asr.training.ctc_crf import ctc_crf_loss, estimate_phone_ngram
@@ -75,7 +76,7 @@ def test_the_middle_is_what_a_network_of_half_the_blocks_says(folder: Path) -> N
     batch = batch_of(folder, copies=1)
     lengths = network.encoder.output_lengths(batch.lengths)
     middle, _ = network.encoder.depths(network.encoder.frames(batch.features), lengths)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         expected, _ = half(batch.features, batch.lengths)
     found = middle_log_probs(network, middle)
     for row, length in enumerate(lengths.tolist()):
@@ -109,7 +110,7 @@ def test_ctc_crf_with_some_ctc(folder: Path) -> None:
     loss, parts = Objective(network, config, ngram)(batch, progress=1.0)
     expected = 0.7 * (parts["crf"] + 0.1 * parts["ctc"]) + 0.3 * parts["middle"] + 0.2 * parts["frame"]
     torch.testing.assert_close(loss, expected)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         hidden, lengths = network.encoder(batch.features, batch.lengths)
         logits = network.ctc(hidden).float()
     each = ctc_crf_loss(logits, lengths, batch.targets, batch.target_lengths, ngram)

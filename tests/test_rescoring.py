@@ -13,7 +13,7 @@ from test_decoder import PHONES, WIDE, by_definition, close, emissions, random_l
 from test_ngram import WORDS, write_arpa
 
 from asr.decoder import Decoder, DecoderOptions, NgramModel, candidates
-from asr.decoder.ctc import relative, relative_score
+from asr.decoder.ctc import relative, relative_score, relative_scores
 from asr.lexicon import Entry, Lexicon
 from asr.phones import PhoneSet
 
@@ -235,3 +235,46 @@ def test_scores_far_below_what_a_float_holds() -> None:
 def test_a_path_longer_than_the_emissions_is_impossible() -> None:
     shares, _ = relative(emissions(np.random.default_rng(0), 3))
     assert relative_score(shares, np.array([1, 2, 3, 4], np.int16)) == -np.inf
+
+
+@pytest.mark.parametrize("frames", [40, 700])
+def test_paths_together_score_what_each_does_alone(frames: int) -> None:
+    """Of long utterances only the alignments near the likely ones are summed: that must not be seen."""
+    rng = np.random.default_rng(frames)
+    log_probs = emissions(rng, frames, peak=12.0)
+    best = log_probs.argmax(1)
+    heard = best[np.flatnonzero((best > 0) & (np.append(0, best[:-1]) != best))][::2]
+    words = [rng.integers(1, 5, n).astype(np.int16) for n in (1, 3, 2, 5)]
+    words.append(heard[: len(heard) // 2].astype(np.int16))
+    words.append(heard[len(heard) // 2 :].astype(np.int16))
+    paths = [[4, 5], [4, 0, 5], [0, 4, 5, 1], [], [4, 2, 5, 3], [4, 5] * 4]
+    shares, _ = relative(log_probs)
+    found = relative_scores(
+        shares, np.concatenate(words), np.cumsum([0, *map(len, words)]), np.concatenate(paths).astype(int),
+        np.cumsum([len(path) for path in paths]),
+    )  # fmt: skip
+    none = np.zeros(0, np.int16)
+    alone = [relative_score(shares, np.concatenate([none, *(words[w] for w in path)])) for path in paths]
+    assert alone[-1] == -np.inf and np.isfinite(alone[:-1]).all()
+    np.testing.assert_allclose(found, alone, rtol=1e-9)
+
+
+def test_a_path_that_no_likely_beginning_leads_to_is_scored_all_the_same() -> None:
+    """Its tokens come where blank is as good as certain, three nearly impossible ones at the very end."""
+    log_probs = np.log(np.full((30, 3), 1e-35, np.float32))
+    log_probs[:, 0] = 0.0
+    log_probs[-3:] = np.log(np.float32(1e-35))
+    log_probs[-3:, 0] = np.log(np.float32(1e-37))
+    shares, _ = relative(log_probs)
+    tokens = np.array([1, 2, 1, 2, 1, 2], np.int16)
+    found = relative_scores(shares, tokens, np.array([0, 6]), np.array([0]), np.array([1]))
+    assert found[0] == pytest.approx(relative_score(shares, tokens), rel=1e-9) and np.isfinite(found[0])
+
+
+def test_candidates_that_cannot_become_the_best_are_not_made(tmp_path: Path) -> None:
+    """But for as many as are asked for."""
+    for nbest, beam, count in ((1, 2.0, 1), (2, 2.0, 2), (1, 2.6, 2)):
+        opinion = Opinion(a=-6.0, b=-2.0)
+        decoder = homophones(tmp_path, opinion, nbest=nbest, rescoring_beam=beam)
+        found = decoder.decode(spoken("p", "t")[None])[0]
+        assert len(opinion.asked) == count and len(found) == nbest

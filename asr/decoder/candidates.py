@@ -12,7 +12,7 @@ import numpy as np
 
 from asr.decoder.added import Added
 from asr.decoder.arcs import UNKNOWN_END, UNKNOWN_PHONE
-from asr.decoder.ctc import place_tokens, relative, relative_score
+from asr.decoder.ctc import place_tokens, relative, relative_scores
 from asr.decoder.live import View
 from asr.decoder.nbest import best_paths
 from asr.decoder.ngram import NgramModel
@@ -86,32 +86,73 @@ class Reader:
     def __init__(self, lm: NgramModel | None, phones: PhoneSet, options: DecoderOptions) -> None:
         self._lm, self._phones, self._options = lm, phones, options
 
-    def candidates(self, paths: Paths, view: View, log_probs: np.ndarray, most: int) -> list[Candidate]:
-        """Best first, `most` at most, one at least. Of more than one the acoustic scores are exact, of the
-        pronunciations that the search found best; the best one alone scores what the search gave it, which
-        sums other pronunciations too."""
+    def candidates(
+        self, paths: Paths, view: View, log_probs: np.ndarray, most: int, near: float = np.inf
+    ) -> list[Candidate]:
+        """Best first, one at least: of the `most` best paths those whose words differ and whose scores are
+        within `near` of the best one, and in any case `nbest` of the options, where so many are found. Of
+        more than one the acoustic scores are exact, of the pronunciations that the search found best; the
+        best one alone scores what the search gave it, which sums other pronunciations too."""
         found = best_paths(paths, most, self._options.beam_threshold)
         if not found:
             silence = float(log_probs[:, 0].sum())
             return [self.candidate((), silence)]
         known: dict[int, Added] = {}
-        candidates = []
-        shares, highest = relative(log_probs) if most > 1 else (log_probs, 0.0)
-        for chosen, score in found:
-            records = paths.records[chosen]
-            path = self._path(view, records["pronunciation"].tolist(), known)
-            frames = records["frame"][records["pronunciation"] != UNKNOWN_END].copy()
-            candidate = self.candidate(path, score, frames)
-            if most > 1:
-                # What a path scored before it met a better one is only known about.
-                exact = highest + relative_score(shares, _tokens(path))
-                candidate = dataclasses.replace(candidate, acoustic_score=exact)
-            candidates.append(candidate)
-        return _different(sorted(candidates, key=lambda c: -c.score))
+        said = [self._path(view, paths.records["pronunciation"][c].tolist(), known) for c, _ in found]
+        if most == 1:
+            return [self.candidate(said[0], found[0][1], _frames(paths, found[0][0]))]
+        # What a path scored before it met a better one is only known about.
+        acoustic, others = self._scores(said, log_probs)
+        scores = acoustic + others
+        worst = scores.max() - near
+        first: dict[tuple[str, ...], Candidate] = {}
+        for i in np.argsort(-scores, kind="stable").tolist():
+            if scores[i] < worst and len(first) >= self._options.nbest:
+                break
+            words = tuple(s.word for s in said[i])
+            if words not in first:  # a word's number may differ where its spelling does not
+                candidate = self.candidate(said[i], 0.0, _frames(paths, found[i][0]))
+                first[words] = dataclasses.replace(candidate, acoustic_score=float(acoustic[i]))
+        return list(first.values())
+
+    def _scores(
+        self, paths: Sequence[tuple[Added, ...]], log_probs: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What each path scores by its sounds, all alignments summed, and by all else, float64 (paths,)."""
+        number: dict[int, int] = {}  # by identity: most words are in most paths
+        different: list[Added] = []
+        numbers = []
+        for said in itertools.chain.from_iterable(paths):
+            if id(said) not in number:
+                number[id(said)] = len(different)
+                different.append(said)
+            numbers.append(number[id(said)])
+        sizes = [len(path) for path in paths]
+        words, ends = np.array(numbers, np.int64), np.cumsum(sizes)
+        offsets = np.cumsum([0, *(len(said.tokens) for said in different)])
+        shares, highest = relative(log_probs)
+        acoustic = highest + relative_scores(shares, _tokens(different), offsets, words, ends)
+        bonus = np.array([self._bonus([said]) for said in different])
+        others: np.ndarray = np.bincount(np.repeat(np.arange(len(paths)), sizes), bonus[words], len(paths))
+        if self._lm is not None:
+            weight = self._options.lm_weight
+            ids = np.array([said.lm_id for said in different], np.int32)
+            floors = np.array([said.floor / weight if weight else -np.inf for said in different], np.float32)
+            others = others + weight * self._lm.totals(ids[words], floors[words], ends)
+        return acoustic, others
+
+    def _bonus(self, path: Sequence[Added]) -> float:
+        """What scores a path beside its sounds and the language model."""
+        bonus = sum(said.score for said in path)
+        if self._lm is not None:
+            # What an unknown word scores stands in place of the language model's <unk>.
+            unknown = sum(said.unknown for said in path)
+            bonus -= self._options.lm_weight * float(self._lm.log_prob[0]) * unknown
+        return bonus
 
     def candidate(self, path: tuple[Added, ...], score: float, frames: np.ndarray = _NO_FRAMES) -> Candidate:
         """Of a path that scores that in all."""
-        weight, bonus = self._options.lm_weight, sum(said.score for said in path)
+        weight, bonus = self._options.lm_weight, self._bonus(path)
         lm_scores = np.zeros(len(path) + 1, np.float32)
         floors = np.full(len(path) + 1, -np.inf, np.float32)
         if self._lm is not None:
@@ -120,8 +161,6 @@ class Reader:
             if weight > 0:
                 floors[:-1] = backoffs[: len(path)] + [said.floor / weight for said in path]
                 lm_scores = np.maximum(lm_scores, floors)
-            # What an unknown word scores stands in place of the language model's <unk>.
-            bonus -= weight * float(self._lm.log_prob[0]) * sum(said.unknown for said in path)
         acoustic = score - weight * float(lm_scores.sum()) - bonus
         return Candidate(
             path=path, frames=frames, acoustic_score=acoustic, lm_scores=lm_scores, floors=floors,
@@ -188,12 +227,10 @@ def _text(said: Added, lm: NgramModel) -> str:
     return lm.words[said.lm_id]
 
 
-def _different(candidates: list[Candidate]) -> list[Candidate]:
-    """The first of those with the same words: a word's number may differ where its spelling does not."""
-    first: dict[tuple[str, ...], Candidate] = {}
-    for candidate in candidates:
-        first.setdefault(tuple(said.word for said in candidate.path), candidate)
-    return list(first.values())
+def _frames(paths: Paths, chosen: np.ndarray) -> np.ndarray:
+    """The frame in which each record of a path ends, but for the ends of unknown words, int32."""
+    records = paths.records[chosen]
+    return records["frame"][records["pronunciation"] != UNKNOWN_END].copy()
 
 
 def _tokens(path: Sequence[Added]) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 from numba import njit
 
 _NEVER = np.float32(-1e30)
+_BESIDE = 1e-60
+_SMALL = 1e-60  # probabilities are scaled before they are smaller
 
 
 @njit(cache=True, nogil=True)
@@ -29,30 +31,76 @@ def relative(log_probs):
 @njit(cache=True, nogil=True)
 def relative_score(shares, tokens):
     """Log of the summed probability of all alignments of `tokens` int16 (Graves et al. 2006, section 4.1), of
-    what `relative` gave: less the sum that it gave beside. Without logarithms, and scaled in every frame."""
+    what `relative` gave: less the sum that it gave beside. Without logarithms, and scaled before it is too
+    small."""
+    return _forward(shares, tokens, 0.0)
+
+
+@njit(cache=True, nogil=True)
+def relative_scores(shares, tokens, offsets, words, ends):
+    """`relative_score`, float64 (paths,), of paths that a search found: path i has the words
+    words[ends[i - 1] : ends[i]], and word w the tokens[offsets[w] : offsets[w + 1]], all integers.
+
+    An alignment that is ten times as far behind at some frame as the search would have followed it does not
+    count: of each frame only a few numbers of tokens remain.
+    """
+    scores = np.empty(ends.shape[0])
+    first = np.int64(0)
+    for i in range(ends.shape[0]):
+        length = np.int64(0)
+        for w in words[first : ends[i]]:
+            length += offsets[w + 1] - offsets[w]
+        path, length = np.empty(length, np.int16), np.int64(0)
+        for w in words[first : ends[i]]:
+            for k in range(offsets[w], offsets[w + 1]):
+                path[length] = tokens[k]
+                length += 1
+        scores[i] = _forward(shares, path, _BESIDE)
+        if scores[i] == -np.inf:
+            scores[i] = _forward(shares, path, 0.0)
+        first = np.int64(ends[i])
+    return scores
+
+
+@njit(cache=True, nogil=True)
+def _forward(shares, tokens, beside):
+    """As `relative_score`, without the fewest and the most tokens that could have been heard by a frame, as
+    far as they have `beside` of the probability of the likeliest number at most."""
     n = tokens.shape[0]
-    # After a frame: the paths that end in blank after k tokens, and in the k-th token.
+    # After a frame: the paths that end in blank after k tokens, and in the k-th token; from `low` to `high`.
     blank, token = np.zeros(n + 1), np.zeros(n + 1)
     blank[0] = 1.0
+    low, high = 0, 0
     total = 0.0
     for t in range(shares.shape[0]):
         row = shares[t]
         scale = 0.0
-        for k in range(min(n, t + 1), 0, -1):
+        high = min(n, high + 1)
+        for k in range(high, max(low, 1) - 1, -1):
             arrive = token[k] + blank[k - 1]
             if k > 1 and tokens[k - 1] != tokens[k - 2]:
                 arrive += token[k - 1]
             blank[k] = (blank[k] + token[k]) * row[0]
             token[k] = arrive * row[tokens[k - 1]]
             scale = max(scale, blank[k], token[k])
-        blank[0] *= row[0]
-        scale = max(scale, blank[0])
+        if low == 0:
+            blank[0] *= row[0]
+            scale = max(scale, blank[0])
         if scale == 0.0:
             return -np.inf
-        total += math.log(scale)
-        for k in range(min(n, t + 1) + 1):
-            blank[k] /= scale
-            token[k] /= scale
+        if scale < _SMALL:
+            total += math.log(scale)
+            for k in range(low, high + 1):
+                blank[k] /= scale
+                token[k] /= scale
+            scale = 1.0
+        least = beside * scale
+        while blank[low] <= least and token[low] <= least and low < high:
+            blank[low] = token[low] = 0.0
+            low += 1
+        while blank[high] <= least and token[high] <= least and low < high:
+            blank[high] = token[high] = 0.0
+            high -= 1
     ended = blank[n] + token[n]
     return total + math.log(ended) if ended > 0.0 else -np.inf
 

@@ -64,6 +64,8 @@ class Decoder:
             raise ValueError("engine gpu: it finds one hypothesis, and a rescorer has no choice")
         self._lm, self._rescorer = language_model, rescorer
         self._most = max(self.options.nbest, self.options.rescored if rescorer is not None else 1)
+        # How far from the best one a second language model may still make a candidate the best.
+        self._near = self.options.rescoring_beam if rescorer is not None else 0.0
         self._reader = Reader(language_model, phones, self.options)
         self._compiled = compiled
         self._live = LiveVocabulary(compiled, language_model, phones, self.options)
@@ -192,26 +194,16 @@ class Decoder:
         """Of a search that has seen log_probs."""
         paths = workspace.finish(view.graph, self._compiled.end_scores)
         self.overflows += paths.overflow
-        return self._reader.candidates(paths, view, log_probs, most)
+        return self._reader.candidates(paths, view, log_probs, most, self._near)
 
     def _told(self, found: list[list[Candidate]], utterances: list[np.ndarray]) -> list[list[Hypothesis]]:
         """The best of the candidates of each utterance, as the second language model sees them."""
         if self._rescorer is not None and self._lm is not None and self.options.rescoring_weight > 0:
-            found = rescore(
-                [self._near(candidates) for candidates in found],
-                self._rescorer,
-                self._lm,
-                self.options.rescoring_weight,
-            )
+            found = rescore(found, self._rescorer, self._lm, self.options.rescoring_weight)
         return [
             [c.hypothesis(c.token_frames(utterance)) for c in candidates[: self.options.nbest]]
             for candidates, utterance in zip(found, utterances, strict=True)
         ]
-
-    def _near(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Those that a second language model may still make the best, and as many as are asked for."""
-        worst = candidates[0].score - self.options.rescoring_beam
-        return [c for i, c in enumerate(candidates) if c.score >= worst or i < self.options.nbest]
 
 
 class Stream:

@@ -152,6 +152,15 @@ class NgramModel:
             np.asarray(ids, np.int32),
         )  # fmt: skip
 
+    def totals(self, ids: np.ndarray, floors: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """Summed log-probabilities (natural log) of many texts and their ends, float64 (texts,): text i has
+        the words ids[ends[i - 1] : ends[i]], int32. A word scores at least its floor, float32 beside its id,
+        and what it costs to back off to none."""
+        return _totals(
+            self.log_prob, self.backoff, self.suffix, self.word, self.first, self.start(), self.end,
+            ids, floors, ends,
+        )  # fmt: skip
+
     def scores_after(self, states: np.ndarray, word: int) -> np.ndarray:
         """Log-probability (natural log) of one word after each of many states, float32."""
         return _scores_after(
@@ -259,3 +268,23 @@ def _scores_of_ids(log_prob, backoff, suffix, word, first, state, words):
             context = np.int64(suffix[context])
         scores[i], at = lm_step(log_prob, backoff, suffix, word, first, at, words[i])
     return scores, backoffs
+
+
+@njit(cache=True, nogil=True)
+def _totals(log_prob, backoff, suffix, word, first, state, end, words, floors, ends):
+    totals = np.zeros(ends.shape[0])
+    begin = np.int64(0)
+    for i in range(ends.shape[0]):
+        at = np.int64(state)
+        for k in range(begin, ends[i]):
+            floor, context = floors[k], at
+            if floor > -np.inf:
+                while context >= 0:
+                    floor += backoff[context]
+                    context = np.int64(suffix[context])
+            score, at = lm_step(log_prob, backoff, suffix, word, first, at, words[k])
+            totals[i] += max(score, floor)
+        if end > 0:
+            totals[i] += lm_step(log_prob, backoff, suffix, word, first, at, end)[0]
+        begin = np.int64(ends[i])
+    return totals

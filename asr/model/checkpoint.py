@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from asr.model.arithmetic import autocast, computes_in_int8
 from asr.model.encoder import EncoderConfig, PhoneModel
 from asr.model.features import LogMel, normalize_features
 from asr.model.weights import load_weights, save_weights
@@ -30,7 +31,8 @@ _SHORTEST = 16_000
 
 class AcousticModel:
     """Waveforms to phone log-probabilities, ready for use on one device. `phone_lm`: as `decode_phones` takes
-    it, for a model that needs one."""
+    it, for a model that needs one. `one_by_one`: utterances are not computed in batches, so that many threads
+    with one each are faster."""
 
     def __init__(self, network: PhoneModel, phones: PhoneSet, device: torch.device) -> None:
         self.phones = phones
@@ -39,7 +41,9 @@ class AcousticModel:
         self.frame_s = network.encoder.config.frame_s
         self._features = LogMel().to(device).eval()
         self._network = network.to(device).eval()
-        self._half = computes_in_bf16(device)
+        self.one_by_one = computes_in_int8(device)
+        if self.one_by_one:
+            self._network.encoder.to_int8()
 
     @torch.inference_mode()
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -49,19 +53,20 @@ class AcousticModel:
             return torch.zeros(0, 0, len(self.phones)), torch.zeros(0, dtype=torch.int64)
         samples = [torch.from_numpy(np.ascontiguousarray(w, np.float32)) for w in waveforms]
         samples = [torch.nn.functional.pad(s, (0, max(0, _SHORTEST - len(s)))) for s in samples]
+        if not self.one_by_one:
+            return self._together(samples)
+        # What an utterance is multiplied by must not depend on others.
+        rows, lengths = zip(*(self._together([sample]) for sample in samples), strict=True)
+        return pad_sequence([row[0] for row in rows], batch_first=True), torch.cat(lengths)
+
+    def _together(self, samples: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """As `log_probs`, of at least one."""
         lengths = torch.tensor([len(s) for s in samples], device=self.device)
-        batch = pad_sequence(samples, batch_first=True).to(self.device)
+        batch = pad_sequence(list(samples), batch_first=True).to(self.device)
         features, frames = self._features(batch, lengths)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
-            return self._network(normalize_features(features, frames), frames)
-
-
-def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16; elsewhere it would only be slower."""
-    if device.type == "cuda" or torch.backends.cpu.get_cpu_capability() == "AMX":
-        return True
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and "avx512_bf16" in flags.read_text()
+        with autocast(self.device):
+            log_probs, frames = self._network(normalize_features(features, frames), frames)
+        return log_probs, frames
 
 
 def save_model(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr.model.arithmetic import Int8Linear
 from asr.model.features import FRAMES_PER_SECOND, NUM_MELS
 
 
@@ -87,6 +88,11 @@ class Encoder(nn.Module):
                 middle = x
         return middle, x
 
+    def to_int8(self) -> None:
+        """From now on the blocks compute in 8 bits; they cannot be trained any more."""
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        self.blocks = nn.ModuleList(Int8Block(block) for block in blocks)
+
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Encoder frames of that many feature frames."""
         return torch.div(lengths + self.config.stride - 1, self.config.stride, rounding_mode="floor")
@@ -130,10 +136,28 @@ class Block(nn.Module):
         for any matrix product."""
         if torch.is_autocast_enabled(h.device.type):
             h = h.to(torch.get_autocast_dtype(h.device.type))
-        step = self.dilation
-        padded = F.pad(h, (0, 0, step, step))
-        taps = torch.cat([padded[:, : h.shape[1]], h, padded[:, 2 * step :]], 2)
-        return F.linear(taps, self.taps, self.taps_bias)
+        return F.linear(_with_neighbours(h, self.dilation), self.taps, self.taps_bias)
+
+
+class Int8Block(nn.Module):
+    """What a block does when it is not trained, in 8 bits."""
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.dilation, self.norm = block.dilation, block.norm
+        self.taps = Int8Linear(block.taps, block.taps_bias)
+        self.out = Int8Linear(block.out.weight, block.out.bias)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """As a block's; the scales of what is multiplied are those of the batch."""
+        h = self.taps(_with_neighbours(self.norm(x) * mask, self.dilation))
+        return x + self.out(F.relu_(h))
+
+
+def _with_neighbours(h: Tensor, step: int) -> Tensor:
+    """(batch, frames, dim) -> (batch, frames, 3 * dim): the frame `step` before, itself, that after it."""
+    padded = F.pad(h, (0, 0, step, step))
+    return torch.cat([padded[:, : h.shape[1]], h, padded[:, 2 * step :]], 2)
 
 
 class UtteranceStatistics(nn.Module):

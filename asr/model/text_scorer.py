@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from asr.model.checkpoint import computes_in_bf16
+from asr.model.arithmetic import autocast
 from asr.model.neural_lm import SENTENCE, NeuralLM, load_neural_lm
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_NODES = 512  # of a tree of texts: attention takes the square of it
+_NODES = 256  # of a tree of texts: products of more are no faster, and attention takes the square of it
 
 
 class TextScorer:
@@ -29,7 +29,6 @@ class TextScorer:
     def __init__(self, network: NeuralLM, tokenizer: Tokenizer, device: torch.device) -> None:
         self._network = network.to(device).eval()
         self._tokenizer, self._device = tokenizer, device
-        self._half = computes_in_bf16(device)
         self._pieces: dict[str, tuple[int, ...]] = {}
 
     @classmethod
@@ -83,7 +82,7 @@ class TextScorer:
             torch.from_numpy(a).to(self._device)
             for a in (inner, depths[inner], visible[np.ix_(inner, inner)])
         )
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+        with autocast(self._device):
             logits = self._network.logits(self._network(pieces[seen][None], places, sees)[0]).float()
         rows = torch.from_numpy(np.searchsorted(inner, parents[1:])).to(self._device)
         steps = (logits[rows, pieces[1:]] - logits.logsumexp(1)[rows]).cpu().numpy()

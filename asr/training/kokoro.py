@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from asr.model.checkpoint import computes_in_bf16
+from asr.model.arithmetic import computes_in_bf16
 from asr.training.kokoro_model import KokoroModel
 from asr.training.kokoro_vocoder import SAMPLE_RATE
 from asr.training.kokoro_weights import load_kokoro_weights

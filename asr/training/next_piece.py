@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from asr.model.arithmetic import autocast
 from asr.model.neural_lm import NeuralLM
 from asr.training.sentences import IGNORED, Corpus, SentenceBatches
 
@@ -62,7 +63,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 @torch.no_grad()
-def perplexity(network: NeuralLM, corpus: Corpus, device: torch.device, half: bool) -> float:
+def perplexity(network: NeuralLM, corpus: Corpus, device: torch.device) -> float:
     """Of a word, the sentence ends counting as words, as for an n-gram model that knows all words. Raises
     ValueError for a corpus without sentences."""
     batches = SentenceBatches(corpus, _JUDGED, int(corpus.lengths.max(initial=0)), seed=0)
@@ -71,7 +72,7 @@ def perplexity(network: NeuralLM, corpus: Corpus, device: torch.device, half: bo
     total = 0.0
     for batch in batches.epoch(0):
         inputs, targets = (t.to(device) for t in batch)
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with autocast(device):
             mean = next_piece_loss(network, inputs, targets)
         total += mean.item() * int((targets != IGNORED).sum())
     return math.exp(total / (corpus.num_words + len(batches.usable)))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asr.model.arithmetic import autocast
 from asr.model.encoder import PhoneModel
 from asr.training.batches import Batch
 from asr.training.ctc_crf import PhoneNgram, ctc_crf_loss
@@ -57,7 +58,7 @@ class Objective(nn.Module):
         config, network = self.config, self.network
         encoder = network.encoder
         lengths = encoder.output_lengths(batch.lengths)
-        with torch.autocast(batch.features.device.type, torch.bfloat16):
+        with autocast(batch.features.device):
             middle, top = encoder.depths(encoder.frames(batch.features), lengths)
             hidden = encoder.norm(top)
             logits = network.ctc(hidden).float()
@@ -97,7 +98,7 @@ def crf_loss(logits: Tensor, lengths: Tensor, batch: Batch, ngram: PhoneNgram) -
 def middle_log_probs(network: PhoneModel, middle: Tensor) -> Tensor:
     """What the network would say if it ended after half of its blocks, through the same norm and head (Lee &
     Watanabe 2021, Intermediate loss regularization for CTC-based speech recognition, section 2.3)."""
-    with torch.autocast(middle.device.type, torch.bfloat16):
+    with autocast(middle.device):
         logits: Tensor = network.ctc(network.encoder.norm(middle)).float()
     return logits.log_softmax(2)
 

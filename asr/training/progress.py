@@ -10,6 +10,7 @@ import torch
 
 from asr.decoder.phone_search import PHONE_LM_WEIGHT, best_tokens
 from asr.metrics import Errors, phone_errors
+from asr.model.arithmetic import autocast
 from asr.model.encoder import PhoneModel
 from asr.model.features import normalize_features
 from asr.phones import PhoneSet
@@ -64,7 +65,7 @@ class Judge:
         ):
             frames = torch.from_numpy(self.prepared.frames(i).astype(np.float32))[None].to(device)
             lengths = torch.tensor([frames.shape[1]], device=device)
-            with torch.autocast(device.type, torch.bfloat16):
+            with autocast(device):
                 log_probs, _ = network(normalize_features(frames, lengths), lengths)
             heard = best_tokens(log_probs[0].cpu().numpy(), steps)
             found = phone_errors(reference, heard.tolist())
