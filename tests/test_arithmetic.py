@@ -56,9 +56,23 @@ def test_a_linear_layer_in_8_bits(biased: bool) -> None:
     engine = torch.backends.quantized.engine
     found, expected = Int8Linear(weight, bias)(x), torch.nn.functional.linear(x, weight, bias)
     assert torch.backends.quantized.engine == engine
-    # Of 127 steps: half of one in what comes in, half of one in the weights.
+    # Of 255 steps: half of one in what comes in; of 100 or so half of one in the weights.
     error = (found - expected).square().mean((0, 1)).sqrt()
     assert (error <= 0.03 * (weight.norm(dim=1) + 1e-6)).all()
+
+
+@needs_int8
+def test_no_sum_of_two_products_is_cut_off() -> None:
+    """All values and weights the largest that there are: of one sign, of both, an odd number of them."""
+    x = torch.full((3, 65), 2.0)
+    x[1] = -2.0
+    x[2, ::2] = -2.0
+    weight = torch.full((4, 65), 0.5)
+    weight[1] = -0.5
+    weight[2, 1::2] = -0.5
+    weight[3, 1::2] = 0.0
+    found, expected = Int8Linear(weight, None)(x), x @ weight.T
+    torch.testing.assert_close(found, expected, atol=0.65, rtol=0.01)
 
 
 @needs_int8

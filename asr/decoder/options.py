@@ -84,7 +84,7 @@ def for_embedded_model(**changes: object) -> DecoderOptions:
         word_score=-1.0,
         unknown_word_score=-10.0,
         rescoring_weight=0.75,
-        rescoring_beam=3.0,
+        rescoring_beam=4.0,
         missing_phone_score=-4.0,
         added_at_least_unknown=True,
         unknown_words=800,

@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _INT8 = "x86"  # torch's name for its kernels of 8 bits (FBGEMM and oneDNN)
@@ -40,15 +41,15 @@ def computes_in_int8(device: torch.device) -> bool:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer for inference: weights in 8 bits with a scale for each row, what comes in in 7 bits with
-    a scale and a zero for each call (eight would overflow AVX2's sums of two products)."""
+    """A linear layer for inference: weights in 8 bits with a scale for each row, what comes in in 8 bits with
+    a scale and a zero for each call."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         """(out, in) and (out,) float32."""
         super().__init__()
-        rows = torch.arange(len(weight)).mul(0)  # the zero of each
-        scales = (weight.detach().abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-        steps = torch.quantize_per_channel(weight.detach(), scales, rows, 0, torch.qint8)
+        weight = weight.detach()
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        steps = torch.quantize_per_channel(weight, _row_scales(weight), zeros, 0, torch.qint8)
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = _INT8  # for what is packed now
         try:
@@ -58,5 +59,16 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) float32 -> (..., out) float32."""
-        product: Tensor = torch.ops.quantized.linear_dynamic(x, self._packed, True)
+        product: Tensor = torch.ops.quantized.linear_dynamic(x, self._packed, False)
         return product
+
+
+def _row_scales(weight: Tensor) -> Tensor:
+    """What a step of each row's weights is, (out,): as little as 127 steps of the largest allow.
+
+    AVX2 without VNNI multiplies two neighbours by 8 bits without sign and adds both products in 16 bits, cut
+    off where they exceed these. So no two of the same sign may have more than 128 steps together.
+    """
+    pairs = F.pad(weight, (0, weight.shape[1] % 2)).unflatten(1, (-1, 2))
+    largest = torch.stack([side.clamp_min(0).sum(2).amax(1) for side in (pairs, -pairs)]).amax(0)
+    return (largest / 127).clamp_min(torch.finfo(torch.float32).tiny)
