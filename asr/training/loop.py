@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from asr.model.checkpoint import save_model
 from asr.model.encoder import PhoneModel
 from asr.phones import PhoneSet
+from asr.training.muon import make_muon
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -148,7 +149,7 @@ def make_optimizers(
     rest = [p for p in parameters if id(p) not in inside]
     # Weight decay is small: the learning rate falls to zero and the data are few.
     return [
-        torch.optim.Muon(matrices, lr=muon_rate, momentum=0.95, weight_decay=0.01),
+        make_muon(matrices, muon_rate),
         torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.01),
     ]
 
