@@ -35,6 +35,7 @@ class AcousticModel:
     with one each are faster."""
 
     def __init__(self, network: PhoneModel, phones: PhoneSet, device: torch.device) -> None:
+        """The network is the model's own from here on: it may be changed to compute in 8 bits."""
         self.phones = phones
         self.device = device
         self.phone_lm = None if network.phone_lm is None else network.phone_lm.numpy()
