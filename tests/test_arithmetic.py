@@ -95,6 +95,8 @@ def test_a_network_in_8_bits_hears_nearly_the_same() -> None:
         expected, _ = network(features, lengths)
         network.encoder.to_int8()
         found, frames = network(features, lengths)
+        network.encoder.to_int8()  # again: nothing more
+        assert torch.equal(network(features, lengths)[0], found)
     assert frames.tolist() == [30, 30]
     assert (found.exp() - expected.exp()).abs().max() < 0.02 and not torch.equal(found, expected)
 

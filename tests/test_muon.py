@@ -42,7 +42,11 @@ def test_a_run_goes_on_with_either() -> None:
     saved = ours.state_dict()["state"]
     for i, parameter in enumerate(parameters):
         torch.testing.assert_close(saved[i]["momentum_buffer"], 0.05 * parameter.grad)
+    first = [parameter.grad for parameter in parameters]
     step(ours, parameters, 1)
+    for i, (parameter, before) in enumerate(zip(parameters, first, strict=True)):
+        expected = 0.95 * 0.05 * before + 0.05 * parameter.grad
+        torch.testing.assert_close(ours.state_dict()["state"][i]["momentum_buffer"], expected)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -87,7 +87,7 @@ class Reader:
         self._lm, self._phones, self._options = lm, phones, options
 
     def candidates(
-        self, paths: Paths, view: View, log_probs: np.ndarray, most: int, near: float = np.inf
+        self, paths: Paths, view: View, log_probs: np.ndarray, most: int, near: float
     ) -> list[Candidate]:
         """Best first, one at least: of the `most` best paths those whose words differ and whose scores are
         within `near` of the best one, and in any case `nbest` of the options, where so many are found. Of

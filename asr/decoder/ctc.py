@@ -9,8 +9,11 @@ import numpy as np
 from numba import njit
 
 _NEVER = np.float32(-1e30)
+# Of the likeliest number of tokens: ten times the natural logs that the search's beam is wide.
 _BESIDE = 1e-60
-_SMALL = 1e-60  # probabilities are scaled before they are smaller
+# Probabilities are scaled before they are smaller: a frame's least share (1e-130) and _BESIDE of it still are
+# numbers then.
+_SMALL = 1e-60
 
 
 @njit(cache=True, nogil=True)

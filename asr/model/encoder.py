@@ -90,8 +90,7 @@ class Encoder(nn.Module):
 
     def to_int8(self) -> None:
         """From now on the blocks compute in 8 bits; they cannot be trained any more."""
-        blocks = [block for block in self.blocks if isinstance(block, Block)]
-        self.blocks = nn.ModuleList(Int8Block(block) for block in blocks)
+        self.blocks = nn.ModuleList(Int8Block(b) if isinstance(b, Block) else b for b in self.blocks)
 
     def output_lengths(self, lengths: Tensor) -> Tensor:
         """Encoder frames of that many feature frames."""

@@ -11,7 +11,7 @@ from asr.model.arithmetic import computes_in_bf16
 
 
 def make_muon(matrices: Iterable[nn.Parameter], rate: float) -> torch.optim.Muon:
-    """With momentum 0.95 and a little weight decay, which suits few data and a rate that falls to zero."""
+    """torch's own where the processor multiplies bf16."""
     matrices = list(matrices)
     fast = all(computes_in_bf16(matrix.device) for matrix in matrices)
     return (torch.optim.Muon if fast else Float32Muon)(matrices, lr=rate, momentum=0.95, weight_decay=0.01)
@@ -42,7 +42,8 @@ class Float32Muon(torch.optim.Muon):
 def orthogonalized(
     matrix: Tensor, coefficients: tuple[float, float, float], steps: int, least: float
 ) -> Tensor:
-    """Newton-Schulz (Jordan et al. 2024): singular values near one in place of the matrix's own, float32."""
+    """(rows, columns) of any size -> float32, with singular values near one in place of its own: steps of the
+    Newton-Schulz iteration (Jordan et al. 2024); `least`: its norm counts as that at least."""
     first, third, fifth = coefficients
     x = matrix.float()
     if is_tall := x.shape[0] > x.shape[1]:
